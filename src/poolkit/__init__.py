@@ -1,0 +1,66 @@
+"""poolkit: one switch picks the pool, one set of verbs does what people hand-roll around pools."""
+
+from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
+from concurrent.futures import FIRST_COMPLETED as FIRST_COMPLETED
+from concurrent.futures import FIRST_EXCEPTION as FIRST_EXCEPTION
+
+from ._cpu import available_cpus as available_cpus
+from ._errors import PoolBrokenError as PoolBrokenError
+from ._errors import PoolkitError as PoolkitError
+from ._errors import PoolShutdownError as PoolShutdownError
+from ._errors import QueueFullError as QueueFullError
+from ._errors import RemoteTaskError as RemoteTaskError
+from ._errors import TaskSerializationError as TaskSerializationError
+from ._errors import TaskTimeoutError as TaskTimeoutError
+from ._errors import UnsupportedError as UnsupportedError
+from ._executor import PoolExecutor as PoolExecutor
+from ._factory import make_executor as make_executor
+from ._factory import register_executor as register_executor
+from ._future import TaskFuture as TaskFuture
+from ._map import map_batches as map_batches
+from ._map import map_ordered as map_ordered
+from ._map import map_outcomes as map_outcomes
+from ._map import map_unordered as map_unordered
+from ._options import INHERIT as INHERIT
+from ._outcome import Outcome as Outcome
+from ._wait import as_completed as as_completed
+from ._wait import wait as wait
+
+__all__ = (
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
+    "INHERIT",
+    "Outcome",
+    "PoolBrokenError",
+    "PoolExecutor",
+    "PoolShutdownError",
+    "PoolkitError",
+    "QueueFullError",
+    "RemoteTaskError",
+    "TaskFuture",
+    "TaskSerializationError",
+    "TaskTimeoutError",
+    "UnsupportedError",
+    "as_completed",
+    "available_cpus",
+    "make_executor",
+    "map_batches",
+    "map_ordered",
+    "map_outcomes",
+    "map_unordered",
+    "register_executor",
+    "wait",
+)
+
+
+# Public names show this module in tracebacks, pickles and documentation.
+def _show_this_module() -> None:
+    for name in __all__:
+        public = globals()[name]
+        if getattr(public, "__module__", "").startswith("poolkit."):
+            public.__module__ = __name__
+
+
+_show_this_module()
+del _show_this_module

@@ -1,0 +1,155 @@
+"""The waist: what a kind of pool has to implement, and what it is given to run.
+
+The face gives a backend *batches* and gets *records* back. A backend knows nothing of futures,
+bounds, retries, views or progress; the face knows nothing of threads, processes or clusters.
+
+The life of an item, which every backend keeps to::
+
+    todo ── claimed by a worker ──> running ── finished ──────────> reported
+      │                               └────── taken by stop() ────> reported
+      └──── claimed by withdraw() ──> given back to the face, never reported
+
+Invariants:
+
+* Each arrow is one atomic operation on `Batch.todo` or `Batch.running`, and only the thread
+  that performed it goes on with the item. So nothing is run, reported or given back twice.
+* A dispatched item ends in exactly one of "reported" and "given back".
+"""
+
+import abc
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextvars import Context, copy_context
+from typing import Any, NamedTuple, Protocol
+
+import attrs
+
+from ._options import TaskOptions
+
+
+class Record(NamedTuple):
+    """How one item ended."""
+
+    number: int
+    """Which item: an index of `Batch.items`."""
+    value: Any
+    error: BaseException | None
+    start: float
+    """When it started, on the machine's monotonic clock (`time.monotonic`), in seconds."""
+    duration: float
+    """How long it ran, in seconds."""
+    worker: str
+
+
+class Running(NamedTuple):
+    """An item that a worker has started and not finished."""
+
+    batch: "Batch"
+    number: int
+    start: float
+
+
+class Batch(abc.ABC):
+    """A function and one or more argument tuples to call it with.
+
+    Made by the face, for one `Backend.dispatch`. The fields are for backends; `todo` and
+    `running` are the two that change, by single operations that the interpreter makes atomic.
+
+    Attributes:
+        fn: The function.
+        items: An argument tuple for each call; a record's number is an index of these.
+        kwargs: Keyword arguments that all calls share.
+        options: How to run them.
+        context: The submitter's context variables; each call gets a copy.
+        todo: Indices that nobody has claimed, last first, so that ``pop()`` claims in order.
+        running: Index of each item that runs in this process, and what runs it.
+    """
+
+    __slots__ = ("__weakref__", "context", "fn", "items", "kwargs", "options", "running", "todo")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        items: Sequence[tuple[Any, ...]],
+        kwargs: Mapping[str, Any],
+        options: TaskOptions,
+    ) -> None:
+        self.fn = fn
+        self.items = items
+        self.kwargs = kwargs
+        self.options = options
+        self.context: Context = copy_context()
+        self.todo = [0] if len(items) == 1 else list(range(len(items) - 1, -1, -1))
+        self.running: dict[int, Any] = {}
+
+    @abc.abstractmethod
+    def report(self, records: Sequence[Record]) -> None:
+        """Take the results of some items. Any thread may call it; it never raises."""
+
+    def claim(self, index: int) -> bool:
+        """Take one item out of `todo`; False if somebody else has claimed it."""
+        try:
+            self.todo.remove(index)
+        except ValueError:
+            return False
+        return True
+
+    def claim_rest(self) -> list[int]:
+        """Take all that is left in `todo`."""
+        claimed: list[int] = []
+        while True:
+            try:
+                claimed.append(self.todo.pop())
+            except IndexError:
+                return claimed
+
+
+@attrs.frozen(kw_only=True)
+class Capabilities:
+    """What a backend can do; the face refuses the rest with `UnsupportedError`.
+
+    Attributes:
+        runs_in_caller: `dispatch` returns only when the batch is done.
+        serializes: Functions, arguments and results are pickled.
+        deadlines: Who keeps ``task_timeout``: the backend itself ("hard"), the face by calling
+            `Backend.stop` ("soft"), the backend once the call has returned ("after"), or nobody.
+    """
+
+    runs_in_caller: bool = False
+    serializes: bool = False
+    deadlines: str = "none"
+
+
+class Backend(Protocol):
+    """Runs batches. All methods may be called from any thread."""
+
+    name: str
+    """The pool, for people: used in error messages."""
+    max_workers: int
+    capabilities: Capabilities
+
+    def dispatch(self, batch: Batch) -> None:
+        """Run all of `batch`, some time. Never blocks (unless `runs_in_caller`).
+
+        Raises:
+            PoolBrokenError: The pool can run nothing more; nothing of `batch` was taken.
+        """
+        ...
+
+    def withdraw(self, batch: Batch, indices: Collection[int]) -> list[int]:
+        """Give back those of `indices` that have not started; they will not run."""
+        ...
+
+    def stop(self, batch: Batch, index: int, error: BaseException) -> bool:
+        """Give up a running item, report `error` for it, and say whether that came in time."""
+        ...
+
+    def running(self) -> list[Running]:
+        """Return what runs at this moment."""
+        ...
+
+    def shutdown(self, wait: bool) -> None:
+        """Take no more batches; finish those dispatched, then release every resource.
+
+        May be called again, with `wait=True` after `wait=False`.
+        """
+        ...

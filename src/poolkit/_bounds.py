@@ -1,0 +1,122 @@
+"""`Scope`: the books of one executor, or of one view of it.
+
+A scope knows the batches that came in through it and have not been settled. From that follow
+the bound of ``max_pending``, what ``shutdown`` waits for, and what it cancels. A view has a scope
+of its own, and its work is entered in the pool's as well, so that both bounds apply.
+"""
+
+import threading
+from typing import Protocol
+
+from ._errors import PoolShutdownError, QueueFullError
+from ._options import WhenFull
+
+
+class Booked(Protocol):
+    """A batch, as the books see it."""
+
+    def cancel(self) -> bool:
+        """Take back what has not started; say whether that was anything."""
+        ...
+
+
+class Scope:
+    """Admits batches until it is closed; thread-safe.
+
+    Invariants:
+
+    * A batch is on the books from before its dispatch until all its callbacks have run.
+    * A place under the bound is freed exactly once per item, by whoever settled it: whoever
+      took it out of `Batch.todo` or `Batch.running`.
+    """
+
+    def __init__(self, name: str, max_pending: int | None, when_full: WhenFull) -> None:
+        self._name = name
+        self._max_pending = max_pending
+        self._when_full = when_full
+        # Guards all fields below.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._sleepers = 0
+        self._batches: set[Booked] = set()
+        self._pending = 0
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def busy(self) -> bool:
+        """Whether any batch is on the books."""
+        return bool(self._batches)
+
+    def admit(self, batch: Booked, places: int, *, may_block: bool) -> None:
+        """Enter `batch`, which needs `places` under the bound (0: it has a bound of its own).
+
+        Args:
+            batch: The batch, not yet dispatched.
+            places: How many of its items count as pending tasks.
+            may_block: Whether the caller may wait for places. A worker of the same pool may not:
+                the tasks it would wait for may need its slot.
+
+        Raises:
+            PoolShutdownError: The scope is closed, or was closed while this call waited.
+            QueueFullError: No place is free, and ``when_full`` is ``"raise"``.
+        """
+        with self._lock:
+            if self._max_pending is not None and places:
+                while not self._closed and self._pending + places > self._max_pending:
+                    if self._when_full == "raise":
+                        raise QueueFullError(self._name, self._max_pending)
+                    if not may_block:
+                        break
+                    self._sleep(None)
+            if self._closed:
+                raise PoolShutdownError(self._name)
+            if self._max_pending is not None:
+                self._pending += places
+            self._batches.add(batch)
+
+    def release(self, places: int) -> None:
+        """Free places: so many items have been settled."""
+        if not places or self._max_pending is None:
+            return
+        with self._lock:
+            self._pending -= places
+            if self._sleepers:
+                self._changed.notify_all()
+
+    def forget(self, batch: Booked) -> None:
+        """Strike a batch off: all its items are settled, and their callbacks have run."""
+        with self._lock:
+            self._batches.discard(batch)
+            if self._sleepers:
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Admit nothing more, and send away who waits to be admitted."""
+        with self._lock:
+            self._closed = True
+            self._changed.notify_all()
+
+    def unsettled(self) -> list[Booked]:
+        """Return the batches on the books."""
+        with self._lock:
+            return list(self._batches)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the books are empty, `timeout` seconds at most; say whether they are."""
+        with self._lock:
+            while self._batches:
+                if not self._sleep(timeout):
+                    return False
+        return True
+
+    def _sleep(self, timeout: float | None) -> bool:
+        self._sleepers += 1
+        try:
+            return self._changed.wait(timeout)
+        finally:
+            self._sleepers -= 1

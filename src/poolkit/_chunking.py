@@ -1,0 +1,65 @@
+"""How many items of a verb's input travel together."""
+
+import math
+from collections.abc import Sequence
+from typing import Final, Literal, Protocol
+
+from ._backend import Record
+from ._checks import check_positive_int
+
+# A chunk should run about this long, in seconds: a thousand times what sending it costs, and
+# short enough that nobody waits for its neighbours.
+TARGET: Final = 0.002
+# More would make the first result of a chunk late without making the rest cheaper.
+MOST: Final = 1024
+
+
+Chunksize = int | Literal["auto"]
+
+
+class Chunking(Protocol):
+    """Decides the size of the next chunk."""
+
+    size: int
+
+    def observe(self, records: Sequence[Record]) -> None:
+        """Learn from results as they come in."""
+        ...
+
+
+class FixedChunks:
+    """The size the caller asked for."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def observe(self, records: Sequence[Record]) -> None:
+        """A fixed size learns nothing."""
+
+
+class TimedChunks:
+    """Chunks that run for about `TARGET`, judged by what the items so far took.
+
+    It starts at one and at most doubles at each observation, so that a few quick items can't
+    lead to a chunk of many slow ones.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self.size = 1
+        self._most = most
+        self._mean: float | None = None
+
+    def observe(self, records: Sequence[Record]) -> None:
+        """Move the mean half-way to what these items took, and the size with it."""
+        mean = math.fsum(record.duration for record in records) / len(records)
+        self._mean = mean if self._mean is None else (self._mean + mean) / 2
+        fitting = TARGET / self._mean if self._mean > TARGET / self._most else self._most
+        self.size = max(1, min(int(fitting), 2 * self.size))
+
+
+def make_chunking(chunksize: Chunksize, most: int | None = None) -> Chunking:
+    """Return what the ``chunksize`` argument of a verb asks for, in chunks of at most ``most``."""
+    if chunksize == "auto":
+        return TimedChunks(MOST if most is None else min(MOST, most))
+    size = check_positive_int('chunksize (if not "auto")', chunksize)
+    return FixedChunks(size if most is None else min(size, most))

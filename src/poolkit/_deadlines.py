@@ -1,0 +1,136 @@
+"""`DeadlineKeeper`: soft deadlines for all backends that can't keep hard ones.
+
+One thread serves all pools. It is told of no start and no finish; it asks. A task that has not
+started by the time t can't be late before t + limit, so it is enough to look at a backend's
+running tasks then, and to look again at the first deadline seen, or one limit later. That costs
+nothing per task and one look per worker and limit.
+"""
+
+import logging
+import math
+import threading
+from typing import Final
+
+import attrs
+
+from ._backend import Backend, Running
+from ._bounds import Scope
+from ._clock import SYSTEM_CLOCK, Clock
+from ._describe import describe_call
+from ._errors import TaskTimeoutError
+
+_log = logging.getLogger("poolkit")
+
+# Looking again for tasks just found late would find them again until they are stopped, which
+# another thread does; this is the pause in between, in seconds.
+_PAUSE = 0.01
+
+
+@attrs.define(eq=False)
+class _Watched:
+    scope: Scope
+    limit: float
+    look_at: float
+
+
+class DeadlineKeeper:
+    """Stops tasks that run past their limit; thread-safe.
+
+    The thread is started when there is something to watch, and ends when there is nothing.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        # Guards all fields below.
+        self._changed = threading.Condition(threading.Lock())
+        self._watched: dict[Backend, _Watched] = {}
+        self._next_look = math.inf
+        self._thread: threading.Thread | None = None
+
+    def watch(self, backend: Backend, scope: Scope, limit: float) -> None:
+        """Keep `limit` seconds for a batch just dispatched to `backend`, as long as it needs.
+
+        Args:
+            backend: What runs the batch.
+            scope: The pool's books; when they are empty, there is nothing more to watch.
+            limit: The batch's ``task_timeout``.
+        """
+        with self._changed:
+            look_at = self._clock.monotonic() + limit
+            watched = self._watched.get(backend)
+            if watched is None:
+                self._watched[backend] = _Watched(scope, limit, look_at)
+            else:
+                watched.limit = min(watched.limit, limit)
+                watched.look_at = min(watched.look_at, look_at)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._keep, name="poolkit-deadlines", daemon=True
+                )
+                self._thread.start()
+            elif look_at < self._next_look:
+                self._changed.notify()
+
+    def forget(self, backend: Backend) -> None:
+        """Stop watching a backend that has nothing left to run."""
+        with self._changed:
+            if self._watched.pop(backend, None) is not None:
+                self._changed.notify()
+
+    def _keep(self) -> None:
+        while True:
+            with self._changed:
+                late = self._look()
+                if not late:
+                    if not self._watched:
+                        self._thread = None
+                        return
+                    self._clock.wait(self._changed, self._next_look - self._clock.monotonic())
+            for backend, item in late:
+                self._stop(backend, item)
+
+    def _look(self) -> list[tuple[Backend, Running]]:
+        """Return what is late, and set the time of the next look. Call with the lock held."""
+        now = self._clock.monotonic()
+        late: list[tuple[Backend, Running]] = []
+        self._next_look = math.inf
+        for backend, watched in list(self._watched.items()):
+            if watched.look_at <= now:
+                if not watched.scope.busy:
+                    del self._watched[backend]
+                    continue
+                watched.look_at = now + watched.limit
+                for item in backend.running():
+                    limit = item.batch.options.task_timeout
+                    if limit is None:
+                        continue
+                    if item.start + limit <= now:
+                        late.append((backend, item))
+                        watched.look_at = now + min(watched.limit, _PAUSE)
+                    else:
+                        watched.look_at = min(watched.look_at, item.start + limit)
+            self._next_look = min(self._next_look, watched.look_at)
+        return late
+
+    def _stop(self, backend: Backend, item: Running) -> None:
+        """Stop one late task, in a thread of its own: its callbacks may block."""
+        thread = threading.Thread(
+            target=_stop_late, args=(backend, item), name="poolkit-late-task", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, or the interpreter is about to end
+            _stop_late(backend, item)
+
+
+def _stop_late(backend: Backend, item: Running) -> None:
+    batch, limit = item.batch, item.batch.options.task_timeout
+    assert limit is not None
+    call = describe_call(batch.fn, batch.items[item.number], batch.kwargs)
+    try:
+        backend.stop(batch, item.number, TaskTimeoutError(call, limit))
+    except BaseException:
+        _log.exception("stopping %s, which is past its task_timeout, failed", call)
+
+
+KEEPER: Final = DeadlineKeeper()

@@ -1,0 +1,276 @@
+"""`PoolExecutor`: the face of every kind of pool, and of every view of one."""
+
+import math
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+import attrs
+
+from ._backend import Backend, Capabilities
+from ._bounds import Scope
+from ._checks import check_callable, check_choice, check_positive_int, check_seconds
+from ._chunking import Chunking, Chunksize, make_chunking
+from ._deadlines import KEEPER
+from ._errors import TaskSerializationError, UnsupportedError
+from ._future import TaskFuture
+from ._options import INHERIT, Inherit, Seconds, TaskOptions, WhenFull
+from ._submission import Link, Submission
+from ._window import Progress, Window
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# The links of all pools; a link lives as long as its executor or any of its unfinished tasks.
+_links: "weakref.WeakSet[Link]" = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    """At the interpreter's exit: let pending work end, as the standard library does."""
+    links = list(_links)
+    for link in links:
+        link.scopes[0].close()
+    for link in links:
+        link.scopes[0].drain()
+        link.backend.shutdown(wait=True)
+
+
+# Runs before daemon threads are left behind; the public `atexit` would run after that.
+threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
+
+
+class PoolExecutor(Executor):
+    """An executor of any kind, made by `make_executor`; thread-safe.
+
+    A ``concurrent.futures.Executor`` in every respect: `submit`, `map`, `shutdown` and the
+    ``with`` block do what the standard library's do. `with_options` gives *views*: executors on
+    the same workers, with other options for tasks.
+
+    Attributes:
+        kind: The name it was made by.
+        max_workers: How many tasks run at once, at most.
+        capabilities: What its kind can do.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        backend: Backend,
+        options: TaskOptions,
+        max_pending: int | None,
+        when_full: WhenFull,
+        parent: "PoolExecutor | None" = None,
+    ) -> None:
+        """Not to be called: use `make_executor`, or `with_options` for a view of `parent`."""
+        options = _check_options(kind, backend.capabilities, options)
+        check_choice("when_full", when_full, ("block", "raise"))
+        if max_pending is not None:
+            max_pending = check_positive_int("max_pending", max_pending)
+        self.kind = kind
+        self._options = options
+        self._when_full: WhenFull = when_full
+        self._parent = parent  # which must not be collected before this view
+        self._name = f"a view of {backend.name}" if parent else backend.name
+        inherited: tuple[Scope, ...] = parent._link.scopes if parent else ()
+        scope = Scope(self._name, max_pending, when_full)
+        self._link: Link = Link(backend, (*inherited, scope), KEEPER)
+        self._max_pending = max_pending
+        if parent is None:
+            _links.add(self._link)
+            # An executor that is dropped lets its workers finish what they have, and go.
+            weakref.finalize(self, backend.shutdown, False).atexit = False
+        elif max_pending is None:
+            self._max_pending = parent._max_pending
+
+    @property
+    def max_workers(self) -> int:
+        return self._link.backend.max_workers
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._link.backend.capabilities
+
+    def __repr__(self) -> str:
+        state = ", shut down" if self._closed else ""
+        return f"<{self._name}: {self.kind}, max_workers={self.max_workers}{state}>"
+
+    @property
+    def _closed(self) -> bool:
+        return any(scope.closed for scope in self._link.scopes)
+
+    def with_options(
+        self,
+        *,
+        task_timeout: Seconds = INHERIT,
+        max_pending: int | Inherit | None = INHERIT,
+        when_full: WhenFull | Inherit = INHERIT,
+    ) -> "PoolExecutor":
+        """Return a view: an executor on the same workers, with other options for tasks.
+
+        Shutting down a view closes it and waits for its own tasks; the pool lives on. A bound
+        given here holds for this view's tasks, besides the pool's own.
+
+        Args:
+            task_timeout: Seconds that a task may run, from its start in the worker; None for no
+                limit.
+            max_pending: The most tasks of this view that may be unresolved at once.
+            when_full: ``"block"`` or ``"raise"`` (`QueueFullError`), for this view's bound.
+
+        Raises:
+            UnsupportedError: The kind can't do that.
+        """
+        options = self._options
+        if not isinstance(task_timeout, Inherit):
+            options = attrs.evolve(options, task_timeout=task_timeout)
+        bound = None if isinstance(max_pending, Inherit) else max_pending
+        policy: WhenFull = self._when_full if isinstance(when_full, Inherit) else when_full
+        return PoolExecutor(self.kind, self._link.backend, options, bound, policy, parent=self)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Have ``fn(*args, **kwargs)`` called by a worker; every keyword is the function's own.
+
+        Returns:
+            The task's future.
+
+        Raises:
+            PoolShutdownError: The executor has been shut down.
+            QueueFullError: ``max_pending`` tasks are unresolved, and ``when_full="raise"``; with
+                ``"block"``, the call waits instead (but not in a task of the same pool).
+            PoolBrokenError: The pool can run nothing more.
+            TaskSerializationError: The task can't be sent to another process.
+        """
+        check_callable("fn", fn)
+        batch = Submission(self._link, fn, args, kwargs, self._options)
+        future = batch.future
+        self._link.dispatch(batch, bounded=True)
+        if self._link.backend.capabilities.serializes and future.done():
+            error = future._exception
+            if isinstance(error, TaskSerializationError):
+                raise error
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: Chunksize = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Call ``fn`` on each item, as ``concurrent.futures.Executor.map`` of Python 3.14 does.
+
+        All items are submitted at once, unless ``buffersize`` is given; see `map_ordered` for a
+        map that is always lazy and bounded. An iterator that is never iterated cancels nothing.
+
+        Args:
+            fn: The function.
+            *iterables: One iterable for each positional argument.
+            timeout: Seconds from this call until the last result must have been yielded.
+            chunksize: Items that travel together, or ``"auto"``.
+            buffersize: The most items pulled from the iterables and not yet yielded.
+
+        Returns:
+            An iterator of the results, in the order of the input.
+        """
+        bound: float = math.inf
+        if buffersize is not None:
+            # As the standard library has it: a bool is an int, a float is a TypeError.
+            if not isinstance(buffersize, int):
+                raise TypeError("buffersize must be an integer or None")
+            bound = check_positive_int("buffersize", int(buffersize))
+        window = self._window(
+            fn,
+            zip(*iterables, strict=False),
+            chunking=make_chunking(chunksize, most=self._max_pending),
+            ordered=True,
+            bound=bound,
+            as_submits=True,
+            timeout=check_seconds("timeout", timeout, allow_zero=True),
+        )
+        window.start()
+        return window.values()
+
+    def _window(
+        self,
+        fn: Callable[..., Any],
+        inputs: Iterable[tuple[Any, ...]],
+        *,
+        chunking: Chunking,
+        ordered: bool,
+        bound: float | None,
+        task_timeout: Seconds = INHERIT,
+        as_submits: bool = False,
+        length: int | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        release: Callable[[bool], None] | None = None,
+    ) -> Window:
+        """Open a window of this executor's; for the verbs."""
+        check_callable("fn", fn)
+        options = self._options
+        if not isinstance(task_timeout, Inherit):
+            options = _check_options(
+                self.kind, self.capabilities, attrs.evolve(options, task_timeout=task_timeout)
+            )
+        return Window(
+            self._link,
+            fn,
+            inputs,
+            options=options,
+            chunking=chunking,
+            ordered=ordered,
+            bound=self._max_pending if bound is None else bound,
+            as_submits=as_submits,
+            length=length,
+            timeout=timeout,
+            progress=progress,
+            release=release,
+            keep=self,
+        )
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks, and release the workers when the last one is done.
+
+        A view only closes itself and waits for its own tasks.
+
+        Args:
+            wait: Whether to return only when all tasks are done and the workers have ended.
+            cancel_futures: Whether to cancel the tasks that have not started.
+        """
+        scope = self._link.scopes[-1]
+        scope.close()
+        if cancel_futures:
+            for batch in scope.unsettled():
+                batch.cancel()
+        if wait:
+            scope.drain()
+        if self._parent is None:
+            self._link.backend.shutdown(wait)
+            if not scope.busy:
+                KEEPER.forget(self._link.backend)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        interrupted = exc is not None and not isinstance(exc, Exception)
+        self.shutdown(wait=True, cancel_futures=interrupted)
+
+    def __enter__(self) -> Self:
+        return self
+
+
+def _check_options(kind: str, capabilities: Capabilities, options: TaskOptions) -> TaskOptions:
+    limit = check_seconds("task_timeout", options.task_timeout)
+    if limit is not None and capabilities.deadlines == "none":
+        raise UnsupportedError(
+            kind,
+            f"task_timeout={limit:g}",
+            "leave it out, or use a kind that can stop tasks or give them up, such as 'thread'",
+        )
+    return attrs.evolve(options, task_timeout=limit)

@@ -1,0 +1,276 @@
+"""`make_executor`: the switch. Kinds are looked up here by name, and made on first use."""
+
+import difflib
+import importlib.metadata
+import inspect
+import itertools
+import re
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from types import MappingProxyType
+from typing import Any, Final, Protocol, cast
+
+from ._backend import Backend
+from ._checks import check_callable, check_initializer, check_positive_int
+from ._errors import UnsupportedError
+from ._executor import PoolExecutor
+from ._options import TaskOptions, WhenFull
+
+ENTRY_POINTS: Final = "poolkit.executors"
+
+_INTENTS: Final[Mapping[str, str]] = MappingProxyType({"io": "thread", "cpu": "process"})
+
+_numbers = itertools.count(1)
+
+
+class ExecutorFactory(Protocol):
+    """Makes the pool of a registered kind: any ``concurrent.futures.Executor`` will do."""
+
+    def __call__(self, max_workers: int | None, **options: Any) -> Executor:
+        """Make a pool.
+
+        Args:
+            max_workers: As given to `make_executor`.
+            **options: ``initializer`` and ``initargs`` if an initializer was given, and the
+                kind's own options. An unknown one should be a `TypeError`.
+        """
+        ...
+
+
+_registered: dict[str, ExecutorFactory] = {}
+_registry_lock = threading.Lock()  # guards _registered
+
+
+def register_executor(name: str, factory: ExecutorFactory) -> None:
+    """Make ``make_executor(name)`` use ``factory``, in this process.
+
+    A package offers a kind to everybody who installs it by an entry point instead: group
+    ``poolkit.executors``, the kind's name, and the factory.
+
+    Args:
+        name: The kind's name. A name that is taken is refused, unless it stands for the same
+            factory.
+        factory: Called as ``factory(max_workers, **options)``; returns an executor, which the
+            made `PoolExecutor` owns and shuts down.
+
+    Raises:
+        ValueError: The name is taken, or no name.
+    """
+    check_callable("factory", factory)
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"name must be a word such as 'grid', not {name!r:.80}")
+    with _registry_lock:
+        if name in _BUILTIN or name in _INTENTS or _registered.get(name, factory) != factory:
+            raise ValueError(f"the kind {name!r} exists already; choose another name")
+        _registered[name] = factory
+
+
+def make_executor(
+    kind: str | Executor,
+    max_workers: int | None = None,
+    *,
+    max_pending: int | None = None,
+    when_full: WhenFull = "block",
+    task_timeout: float | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+    **kind_options: Any,
+) -> PoolExecutor:
+    """Make an executor of the kind that ``kind`` names: change the word, keep the code.
+
+    Args:
+        kind: ``"thread"``, ``"process"`` or ``"inline"`` (in the caller, at once); ``"io"`` and
+            ``"cpu"``, which mean thread and process; a name from `register_executor` or from an
+            installed package; or any ``concurrent.futures.Executor``, which is adapted and not
+            owned: shutting down then waits for the tasks given to it here, and leaves it open.
+        max_workers: How many tasks run at once; by default `available_cpus` for processes, and
+            four more, up to 32, for threads.
+        max_pending: The most tasks submitted and not yet resolved, running ones included; None
+            for no limit.
+        when_full: What `PoolExecutor.submit` does at that limit: ``"block"``, or ``"raise"``
+            `QueueFullError`.
+        task_timeout: Seconds that a task may run, from its start in the worker; None for no
+            limit. What happens then depends on the kind; on threads the future fails on time
+            and the hung thread is replaced, but no thread can be killed.
+        initializer: Called in each worker before its first task. If it raises, the pool is
+            broken: all tasks fail with `PoolBrokenError`.
+        initargs: Its arguments.
+        **kind_options: The kind's own options. For ``"thread"``: ``thread_name_prefix``, and
+            ``max_abandoned``, how many threads hung past their time-out are too many. For
+            ``"process"``: ``start_method`` or ``mp_context``, and ``max_tasks_per_child``.
+
+    Returns:
+        The executor. Use it in a ``with`` block, or shut it down.
+
+    Raises:
+        ValueError: No such kind, or a value out of range.
+        TypeError: A value of the wrong type, or an option that the kind does not know.
+        UnsupportedError: The kind can't do what was asked.
+    """
+    workers = None if max_workers is None else check_positive_int("max_workers", max_workers)
+    check_initializer(initializer, initargs)
+    options = TaskOptions(task_timeout=task_timeout)
+    if isinstance(kind, PoolExecutor):
+        _refuse_worker_options(kind.kind, workers, initializer, kind_options)
+        return kind.with_options(
+            **({} if task_timeout is None else {"task_timeout": task_timeout}),
+            max_pending=max_pending,
+            when_full=when_full,
+        )
+    if isinstance(kind, Executor):
+        name = type(kind).__name__
+        _refuse_worker_options(name, workers, initializer, kind_options)
+        backend = _adapt(kind, f"adapted {name}", owned=False)
+        return PoolExecutor(f"adapted {name}", backend, options, max_pending, when_full)
+    if not isinstance(kind, str):
+        raise TypeError(f"kind must be a name or an Executor, not {kind!r:.80}")
+    name = _INTENTS.get(kind, kind)
+    number = next(_numbers)
+    pool_name = f"{name} pool {number}"
+    if name in _BUILTIN:
+        make = _BUILTIN[name]
+        _check_keywords(kind, make, kind_options)
+        backend = make(pool_name, workers, initializer, initargs, **kind_options)
+    else:
+        factory = _find(name)
+        if initializer is not None:
+            kind_options |= {"initializer": initializer, "initargs": initargs}
+        backend = _adapt(factory(workers, **kind_options), pool_name, owned=True)
+    try:
+        return PoolExecutor(name, backend, options, max_pending, when_full)
+    except BaseException:
+        backend.shutdown(wait=False)
+        raise
+
+
+def pool_for(executor: str | Executor) -> tuple[PoolExecutor, bool]:
+    """Return the pool that a verb is to use, and whether it is the verb's own."""
+    if isinstance(executor, PoolExecutor):
+        return executor, False
+    if not isinstance(executor, (str, Executor)):
+        raise TypeError(
+            f"the first argument must be an executor or a kind's name, not {executor!r:.80}"
+        )
+    return make_executor(executor), isinstance(executor, str)
+
+
+def _inline(
+    name: str,
+    max_workers: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+) -> Backend:
+    from .backends.inline import InlineBackend
+
+    if max_workers not in (None, 1):
+        raise UnsupportedError(
+            "inline", f"max_workers={max_workers}", "it runs one task at a time, in the caller"
+        )
+    return InlineBackend(name, initializer, initargs)
+
+
+def _thread(
+    name: str,
+    max_workers: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    *,
+    thread_name_prefix: str = "",
+    max_abandoned: int | None = None,
+) -> Backend:
+    from ._cpu import available_cpus
+    from .backends.thread import DEFAULT_MAX_ABANDONED, ThreadBackend
+
+    return ThreadBackend(
+        name,
+        max_workers or min(32, available_cpus() + 4),
+        initializer,
+        initargs,
+        thread_name_prefix or name.replace(" ", "-"),
+        DEFAULT_MAX_ABANDONED
+        if max_abandoned is None
+        else check_positive_int("max_abandoned", max_abandoned),
+    )
+
+
+def _process(
+    name: str,
+    max_workers: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    *,
+    start_method: str | None = None,
+    mp_context: Any = None,
+    max_tasks_per_child: int | None = None,
+) -> Backend:
+    from .backends.process import make_process_pool
+
+    if max_tasks_per_child is not None:
+        max_tasks_per_child = check_positive_int("max_tasks_per_child", max_tasks_per_child)
+    pool = make_process_pool(
+        max_workers, initializer, initargs, start_method, mp_context, max_tasks_per_child
+    )
+    return _adapt(pool, name, owned=True)
+
+
+_BUILTIN: Final[Mapping[str, Callable[..., Backend]]] = MappingProxyType(
+    {"thread": _thread, "process": _process, "inline": _inline}
+)
+
+
+def _adapt(pool: Executor, name: str, *, owned: bool) -> Backend:
+    from .backends.adapted import AdaptedBackend
+
+    if not isinstance(pool, Executor):
+        raise TypeError(f"the factory of the {name} returned {pool!r:.80}, which is no Executor")
+    return AdaptedBackend(name, pool, owned=owned)
+
+
+def _find(name: str) -> ExecutorFactory:
+    """Return the factory of a kind that is not built in."""
+    with _registry_lock:
+        factory = _registered.get(name)
+    if factory is not None:
+        return factory
+    installed = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    for entry_point in installed.select(name=name):
+        return cast(ExecutorFactory, entry_point.load())
+    known = sorted({*_BUILTIN, *_INTENTS, *_registered, *installed.names})
+    close = difflib.get_close_matches(name.lower(), known, 1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"unknown kind {name!r}.{hint} The known kinds are {', '.join(known)}")
+
+
+def _check_keywords(kind: str, make: Callable[..., Backend], options: Mapping[str, Any]) -> None:
+    known = [
+        name
+        for name, parameter in inspect.signature(make).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in known:
+            own = ", ".join(known) or "none"
+            raise TypeError(
+                f"make_executor({kind!r}) does not know the option {option!r}; "
+                f"options of this kind: {own}"
+            )
+
+
+def _refuse_worker_options(
+    kind: str,
+    max_workers: int | None,
+    initializer: Callable[..., object] | None,
+    kind_options: Mapping[str, Any],
+) -> None:
+    given = [
+        *(["max_workers"] if max_workers is not None else []),
+        *(["initializer"] if initializer is not None else []),
+        *kind_options,
+    ]
+    if given:
+        raise UnsupportedError(
+            kind,
+            " and ".join(given),
+            "an executor that exists already has its workers; set this where it is made",
+        )

@@ -1,0 +1,342 @@
+"""The verbs: `map_ordered`, `map_unordered`, `map_outcomes` and `map_batches`.
+
+Each is a thin face of `poolkit._window.Window`: it checks its arguments at the call, opens a
+window, and turns what comes back into what its caller wants to see.
+"""
+
+import inspect
+import operator
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor
+from functools import partial
+from itertools import islice
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from ._checks import check_callable, check_positive_int, check_seconds
+from ._chunking import Chunksize, make_chunking
+from ._describe import function_name
+from ._executor import PoolExecutor
+from ._factory import pool_for
+from ._options import INHERIT, Seconds
+from ._outcome import Outcome
+from ._window import Window
+from .progress import open_progress
+
+T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class ResultIterator(Generic[R]):
+    """What the verbs return: an iterator that can be closed, and is a context manager.
+
+    Leaving it early, in whichever way (`close`, the end of a ``with`` block, garbage collection
+    after a ``break``), takes back what has not started. Not to be iterated by two threads at
+    once (`ValueError`).
+    """
+
+    def __init__(self, name: str, window: Window, results: Generator[R]) -> None:
+        self._name = name
+        self._window = window
+        self._results = results
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> R:
+        return next(self._results)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take back what has not started; wait for what runs only if the pool is our own."""
+        self._window.close(wait=True)
+        self._results.close()
+
+    def __del__(self) -> None:
+        if inspect.getgeneratorstate(self._results) == inspect.GEN_CREATED and (
+            missing := self._window.missing
+        ):
+            warnings.warn(
+                f"{self._name} was never iterated; at least {missing} inputs did not run to "
+                "their end. Loop over what it returns",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
+        self._window.close()
+
+
+def _outcomes(window: Window) -> Generator[Outcome[Any]]:
+    for done in window.results():
+        record = done.record
+        yield Outcome(
+            index=done.place,
+            args=done.batch.items[record.number],
+            value=record.value,
+            error=record.error,
+            worker=record.worker,
+            queued_s=max(0.0, record.start - done.batch.dispatched),
+            run_s=record.duration,
+        )
+
+
+def _open(
+    verb: str,
+    convert: Callable[[Window], Generator[R]],
+    executor: str | Executor,
+    fn: Callable[..., Any],
+    inputs: Iterable[tuple[Any, ...]],
+    length: int | None,
+    *,
+    ordered: bool,
+    chunksize: Chunksize,
+    max_pending: int | None,
+    task_timeout: Seconds,
+    timeout: float | None,
+    progress: bool | None,
+) -> ResultIterator[R]:
+    """Check the options that all verbs share, and open a window."""
+    check_callable("fn", fn)
+    chunking = make_chunking(chunksize)
+    bound = None if max_pending is None else check_positive_int("max_pending", max_pending)
+    timeout = check_seconds("timeout", timeout, allow_zero=True)
+    bar = open_progress(progress, function_name(fn), length)
+    pool, owned = pool_for(executor)
+    try:
+        window = pool._window(
+            fn,
+            inputs,
+            task_timeout=task_timeout,
+            chunking=chunking,
+            ordered=ordered,
+            bound=bound,
+            length=length,
+            timeout=timeout,
+            progress=bar,
+            release=partial(_shut_down, pool) if owned else None,
+        )
+        if not pool.capabilities.runs_in_caller:
+            window.start()
+    except BaseException:
+        if owned:
+            _shut_down(pool, False)
+        raise
+    return ResultIterator(f"{verb}({function_name(fn)})", window, convert(window))
+
+
+def _shut_down(pool: PoolExecutor, wait: bool) -> None:
+    pool.shutdown(wait=wait, cancel_futures=True)
+
+
+def _zip(
+    verb: str, iterables: tuple[Iterable[Any], ...], strict: bool
+) -> tuple[Iterable[tuple[Any, ...]], int | None]:
+    """Return the argument tuples, and how many there are if all lengths are known."""
+    if not iterables:
+        raise TypeError(f"{verb} needs at least one iterable of arguments")
+    for iterable in iterables:
+        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
+            raise TypeError(f"{verb} takes iterables of arguments, not {iterable!r:.80}")
+    lengths = [operator.length_hint(iterable, -1) for iterable in iterables]
+    return zip(*iterables, strict=strict), None if min(lengths) < 0 else min(lengths)
+
+
+def map_ordered(
+    executor: str | Executor,
+    fn: Callable[..., R],
+    /,
+    *iterables: Iterable[Any],
+    chunksize: Chunksize = "auto",
+    max_pending: int | None = None,
+    task_timeout: Seconds = INHERIT,
+    timeout: float | None = None,
+    strict: bool = False,
+    progress: bool | None = None,
+) -> ResultIterator[R]:
+    """Call ``fn`` on each item on a pool; yield the results in the order of the input.
+
+    The input is pulled as results are consumed, so that infinite inputs work and memory stays
+    bounded. Work begins at the call, not at the first ``next`` (on ``"inline"``, which works in
+    the consumer, at the first ``next``). Dropping the iterator cancels what has not started.
+
+    Args:
+        executor: An executor, poolkit's or any other; or the name of a kind, for a pool of its
+            own, which ends with the iteration.
+        fn: The function. On processes it has to be importable from its module.
+        *iterables: One iterable for each positional argument; the shortest ends the iteration.
+        chunksize: Items that travel together; ``"auto"`` aims at about 2 ms of work, and at
+            single items when they are slower. Errors and time-outs stay those of single items.
+        max_pending: The most items pulled from the input and not yet yielded. By default the
+            executor's own ``max_pending``, else enough to keep its workers busy.
+        task_timeout: Seconds that one item may run, from its start in the worker; None for no
+            limit; by default the executor's own.
+        timeout: Seconds from this call until the last result must have been yielded.
+        strict: Whether iterables of different lengths are a `ValueError`.
+        progress: Whether to show a progress bar that counts items (needs the extra
+            ``progress``).
+
+    Returns:
+        An iterator of results. It can be closed, and used as a context manager.
+
+    Raises:
+        TaskTimeoutError: From the iterator: an item ran longer than ``task_timeout``.
+        TimeoutError: From the iterator: ``timeout`` has passed.
+        PoolShutdownError: The executor has been shut down.
+        UnsupportedError: The kind can't keep a ``task_timeout``.
+        Exception: From the iterator: whatever ``fn`` or an iterable raised. The first failure
+            cancels the rest; use `map_outcomes` to see them all.
+    """
+    inputs, length = _zip("map_ordered", iterables, strict)
+    return _open(
+        "map_ordered",
+        Window.values,
+        executor,
+        fn,
+        inputs,
+        length,
+        ordered=True,
+        chunksize=chunksize,
+        max_pending=max_pending,
+        task_timeout=task_timeout,
+        timeout=timeout,
+        progress=progress,
+    )
+
+
+def map_unordered(
+    executor: str | Executor,
+    fn: Callable[..., R],
+    /,
+    *iterables: Iterable[Any],
+    chunksize: Chunksize = "auto",
+    max_pending: int | None = None,
+    task_timeout: Seconds = INHERIT,
+    timeout: float | None = None,
+    strict: bool = False,
+    progress: bool | None = None,
+) -> ResultIterator[R]:
+    """Call ``fn`` on each item on a pool; yield the results as they are completed.
+
+    As `map_ordered` in everything but the order: same arguments, same errors. The first failure
+    to come in is raised at once.
+    """
+    inputs, length = _zip("map_unordered", iterables, strict)
+    return _open(
+        "map_unordered",
+        Window.values,
+        executor,
+        fn,
+        inputs,
+        length,
+        ordered=False,
+        chunksize=chunksize,
+        max_pending=max_pending,
+        task_timeout=task_timeout,
+        timeout=timeout,
+        progress=progress,
+    )
+
+
+def map_outcomes(
+    executor: str | Executor,
+    fn: Callable[..., R],
+    /,
+    *iterables: Iterable[Any],
+    ordered: bool = False,
+    chunksize: Chunksize = "auto",
+    max_pending: int | None = None,
+    task_timeout: Seconds = INHERIT,
+    timeout: float | None = None,
+    strict: bool = False,
+    progress: bool | None = None,
+) -> ResultIterator[Outcome[R]]:
+    """Call ``fn`` on each item on a pool; yield an `Outcome` for each, failures included.
+
+    A task's failure is never raised, and stops no other task. Otherwise as `map_unordered`, or
+    with ``ordered=True`` as `map_ordered`: same arguments. What the *input* raises is raised,
+    once the outcomes of all items before it are out.
+    """
+    inputs, length = _zip("map_outcomes", iterables, strict)
+    return _open(
+        "map_outcomes",
+        _outcomes,
+        executor,
+        fn,
+        inputs,
+        length,
+        ordered=ordered,
+        chunksize=chunksize,
+        max_pending=max_pending,
+        task_timeout=task_timeout,
+        timeout=timeout,
+        progress=progress,
+    )
+
+
+def map_batches(
+    executor: str | Executor,
+    fn: Callable[[list[A]], R],
+    iterable: Iterable[A],
+    /,
+    size: int,
+    *,
+    ordered: bool = True,
+    max_pending: int | None = None,
+    task_timeout: Seconds = INHERIT,
+    timeout: float | None = None,
+    progress: bool | None = None,
+) -> ResultIterator[R]:
+    """Call ``fn`` on lists of ``size`` items; for functions that take many at once.
+
+    Vectorised code, bulk inserts and requests that carry a list gain nothing from being called
+    per item. Here a list is the task: ``max_pending``, ``task_timeout`` and the progress bar
+    count lists, and a failure is that of a whole list.
+
+    Args:
+        executor: As for `map_ordered`.
+        fn: A function of one list.
+        iterable: The items.
+        size: Items in each list; the last one may be shorter.
+        ordered: Whether results come in the order of the input.
+        max_pending: As for `map_ordered`, in lists.
+        task_timeout: As for `map_ordered`.
+        timeout: As for `map_ordered`.
+        progress: As for `map_ordered`.
+
+    Returns:
+        An iterator of what ``fn`` returned, one result for each list.
+    """
+    size = check_positive_int("size", size)
+    inputs, length = _zip("map_batches", (iterable,), False)
+    return _open(
+        "map_batches",
+        Window.values,
+        executor,
+        fn,
+        _lists(inputs, size),
+        None if length is None else -(-length // size),
+        ordered=ordered,
+        chunksize=1,
+        max_pending=max_pending,
+        task_timeout=task_timeout,
+        timeout=timeout,
+        progress=progress,
+    )
+
+
+def _lists(inputs: Iterable[tuple[Any, ...]], size: int) -> Iterator[tuple[list[Any]]]:
+    items = (item for (item,) in inputs)
+    while batch := list(islice(items, size)):
+        yield (batch,)

@@ -1,0 +1,36 @@
+"""Options of tasks, and the sentinel for "as the pool has it"."""
+
+import enum
+from typing import Final, Literal
+
+import attrs
+
+
+class Inherit(enum.Enum):
+    """Type of `INHERIT`; an enum, so that type checkers can tell it from a value."""
+
+    INHERIT = "INHERIT"
+
+    def __repr__(self) -> str:
+        return "INHERIT"
+
+
+INHERIT: Final = Inherit.INHERIT
+"""Keep the option as the executor has it; ``None`` means "none"."""
+
+Seconds = float | None | Inherit
+WhenFull = Literal["block", "raise"]
+
+
+@attrs.frozen
+class TaskOptions:
+    """How each task of a batch is to be run.
+
+    Attributes:
+        task_timeout: Seconds that a task may run, from its start in the worker; None for no limit.
+    """
+
+    task_timeout: float | None = None
+
+
+NO_OPTIONS: Final = TaskOptions()

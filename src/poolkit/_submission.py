@@ -1,0 +1,185 @@
+"""Batches as the face makes them: on the books of its scopes, and, for `submit`, with a future."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
+from typing import Any
+
+import attrs
+
+from ._backend import Backend, Batch, Record
+from ._bounds import Scope
+from ._deadlines import DeadlineKeeper
+from ._describe import function_name
+from ._future import TaskFuture
+from ._options import TaskOptions
+from ._task import threads
+
+_log = logging.getLogger("poolkit")
+
+# Guards `FaceBatch._unsettled` of all batches that are reported in parts.
+_counts = threading.Lock()
+
+
+@attrs.frozen(eq=False)
+class Link:
+    """The way from one face to its workers: the backend and the books on the way.
+
+    Attributes:
+        backend: What runs the batches; shared by a pool and all its views.
+        scopes: The pool's books first, then those of the view and the views it was made from.
+        keeper: Who keeps deadlines, if the backend leaves that to the face.
+    """
+
+    backend: Backend
+    scopes: tuple[Scope, ...]
+    keeper: DeadlineKeeper
+
+    def dispatch(self, batch: "FaceBatch", *, bounded: bool) -> None:
+        """Enter `batch` in the books and hand it to the backend.
+
+        Args:
+            batch: A new batch, made for this link.
+            bounded: Whether its items count under ``max_pending``; the verbs keep a bound of
+                their own.
+
+        Raises:
+            PoolShutdownError: One of the scopes is closed.
+            QueueFullError: One of the scopes is full.
+            PoolBrokenError: The backend can run nothing more.
+        """
+        slot = threads.slot
+        may_block = slot is None or slot.backend is not self.backend
+        if bounded:
+            batch.places = 1
+        entered: list[Scope] = []
+        try:
+            for scope in self.scopes:
+                scope.admit(batch, batch.places * len(batch.items), may_block=may_block)
+                entered.append(scope)
+            self.backend.dispatch(batch)
+        except BaseException:
+            # An interrupt may come when the backend has the batch already. What can still be
+            # claimed is ours to strike off; whoever claimed the rest will settle it.
+            unsent = len(batch.claim_rest())
+            for scope in entered:
+                scope.release(batch.places * unsent)
+                if unsent == len(batch.items):
+                    scope.forget(batch)
+            raise
+        limit = batch.options.task_timeout
+        if limit is not None and self.backend.capabilities.deadlines == "soft":
+            self.keeper.watch(self.backend, self.scopes[0], limit)
+
+
+class FaceBatch(Batch):
+    """A batch that is on the books of a link's scopes."""
+
+    __slots__ = ("_unsettled", "dispatched", "link", "places")
+
+    def __init__(
+        self,
+        link: Link,
+        fn: Callable[..., Any],
+        items: Sequence[tuple[Any, ...]],
+        kwargs: Mapping[str, Any],
+        options: TaskOptions,
+    ) -> None:
+        super().__init__(fn, items, kwargs, options)
+        self.link = link
+        self.places = 0
+        self.dispatched = time.monotonic()
+        self._unsettled = len(items)
+
+    def report(self, records: Sequence[Record]) -> None:
+        """Free the items' places, let them take effect, and only then leave the books."""
+        self._release(len(records))
+        try:
+            self.settle(records)
+        except BaseException:  # a future that somebody else has settled must not cost a worker
+            _log.exception("settling %s failed", function_name(self.fn))
+        self._forget(len(records))
+
+    def cancel(self) -> bool:
+        """Take back what has not started; say whether that was anything."""
+        indices = self.link.backend.withdraw(self, list(self.todo))
+        if not indices:
+            return False
+        self._release(len(indices))
+        self.settle_withdrawn(indices)
+        self._forget(len(indices))
+        return True
+
+    def settle(self, records: Sequence[Record]) -> None:
+        """Let these results take effect. Never raises."""
+        raise NotImplementedError
+
+    def settle_withdrawn(self, indices: Collection[int]) -> None:
+        """Take note that these items will not run. Never raises."""
+        raise NotImplementedError
+
+    def _release(self, count: int) -> None:
+        if self.places:
+            for scope in self.link.scopes:
+                scope.release(count)
+
+    def _forget(self, count: int) -> None:
+        if count != len(self.items):
+            with _counts:
+                self._unsettled -= count
+                if self._unsettled:
+                    return
+        for scope in self.link.scopes:
+            scope.forget(self)
+
+
+class Submission(FaceBatch):
+    """The batch of one behind a `TaskFuture`; also that future's `TaskControl`."""
+
+    __slots__ = ("future",)
+
+    def __init__(
+        self,
+        link: Link,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: TaskOptions,
+    ) -> None:
+        super().__init__(link, fn, (args,), kwargs, options)
+        self.future: TaskFuture[Any] = TaskFuture(self)
+
+    def is_running(self) -> bool:
+        """Whether a worker runs the task now."""
+        return any(item.batch is self for item in self.link.backend.running())
+
+    def run_here(self) -> None:
+        """Run the task inside the task of this thread that waits for it, if that is sound.
+
+        Both must be of the same pool, or the waiter's slot is not the task's to use; and neither
+        may have a deadline: on one stack, giving up one of them would give up the other.
+        """
+        slot = threads.slot
+        if slot is None or slot.backend is not self.link.backend:
+            return
+        waiter: Batch | None = threads.batch
+        limits = [batch.options.task_timeout for batch in (waiter, self) if batch is not None]
+        if limits == [None, None] and self.todo:
+            slot.run_here(self)
+
+    def settle(self, records: Sequence[Record]) -> None:
+        (record,) = records
+        self.future._settle(FINISHED, record.value, record.error)
+
+    def settle_withdrawn(self, indices: Collection[int]) -> None:
+        # The batch may stand in the backend's queue for long; nothing else may stay with it.
+        self.fn = _withdrawn
+        self.items = ((),)
+        self.kwargs = {}
+        self.future._settle(CANCELLED_AND_NOTIFIED, None, None)
+
+
+def _withdrawn() -> None:
+    """Stand in for the function of a task that was cancelled."""

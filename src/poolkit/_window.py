@@ -1,0 +1,356 @@
+"""The one engine behind all verbs: pull, chunk, dispatch, bound, yield.
+
+::
+
+    input ──pull──> batches ──dispatch──> backend ──records──> inbox ──> ready ──> consumer
+          └───────────── pulled and not yet yielded: at most `bound` ──────────┘
+
+Everything happens in the consumer's thread, except that workers put records into the inbox: one
+``SimpleQueue.put`` per report, no lock and no future per item. The input is pulled by the
+consumer's thread alone, so a plain generator is safe, and a slow consumer stops the producer.
+
+Invariants:
+
+* Whenever the consumer's code runs, pulled - yielded <= bound. The item being yielded counts as
+  yielded.
+* Batches know the inbox, never the window: an iterator that is dropped can be collected, and
+  then takes back what has not started.
+* Every dispatched item comes back through the inbox once: with a record, or as withdrawn.
+"""
+
+import math
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from concurrent.futures import CancelledError
+from itertools import islice
+from typing import Any, Final, NamedTuple, Protocol
+
+from ._backend import Record
+from ._chunking import Chunking
+from ._errors import PoolkitError
+from ._options import TaskOptions
+from ._submission import FaceBatch, Link
+
+# How long a chunk may wait for its next item, in seconds. An input that is slower than this is
+# pulled only when no result is ready.
+PATIENCE: Final = 0.001
+# How long the verb's call itself may spend on pulling, in seconds, before it returns.
+FIRST_PULLS: Final = 0.005
+
+# With no bound given: chunks ahead per worker (one runs, one waits, one comes back, one is
+# looked at), and the most items ahead, however small.
+CHUNKS_AHEAD: Final = 4
+ITEMS_AHEAD: Final = 4096
+
+
+class Done(NamedTuple):
+    """An item that came back."""
+
+    batch: "WindowBatch"
+    record: Record
+
+    @property
+    def place(self) -> int:
+        """Place in the whole input."""
+        return self.batch.base + self.record.number
+
+
+class WindowBatch(FaceBatch):
+    """A chunk of a window's input."""
+
+    __slots__ = ("base", "inbox", "missing")
+
+    def __init__(
+        self,
+        link: Link,
+        fn: Callable[..., Any],
+        items: Sequence[tuple[Any, ...]],
+        options: TaskOptions,
+        base: int,
+        inbox: "queue.SimpleQueue[tuple[WindowBatch, Sequence[Record]]]",
+    ) -> None:
+        super().__init__(link, fn, items, {}, options)
+        self.base = base
+        self.inbox = inbox
+        self.missing = len(items)
+        """Items that have not come back; the consumer's thread counts."""
+
+    def settle(self, records: Sequence[Record]) -> None:
+        self.inbox.put((self, records))
+
+    def settle_withdrawn(self, indices: Collection[int]) -> None:
+        self.inbox.put(
+            (self, [Record(index, None, CancelledError(), 0.0, 0.0, "") for index in indices])
+        )
+
+
+class Progress(Protocol):
+    """What a progress bar has to offer."""
+
+    def update(self, count: int, /) -> object:
+        """Count items that came back."""
+        ...
+
+    def close(self) -> object:
+        """End the display."""
+        ...
+
+
+class Window:
+    """One run of a verb over its input."""
+
+    def __init__(
+        self,
+        link: Link,
+        fn: Callable[..., Any],
+        inputs: Iterable[tuple[Any, ...]],
+        *,
+        options: TaskOptions,
+        chunking: Chunking,
+        ordered: bool,
+        bound: float | None = None,
+        as_submits: bool = False,
+        length: int | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        release: Callable[[bool], None] | None = None,
+        keep: object = None,
+    ) -> None:
+        """Prepare; nothing is pulled before `start`.
+
+        Args:
+            link: Where batches go.
+            fn: The function.
+            inputs: Argument tuples.
+            options: How each task is to be run.
+            chunking: How many items travel together.
+            ordered: Whether results come in the order of the input.
+            bound: The most items pulled and not yet yielded; None to choose, inf for all.
+            as_submits: Whether items are sent like a series of `submit` calls: under the pool's
+                ``max_pending``, and ahead of the consumer even if that means to run them here.
+            length: Length of the input, if known.
+            timeout: Seconds from now until the last result must have been yielded.
+            progress: Told of items that came back.
+            release: Called once at the end, with whether it may wait.
+            keep: The executor, which must not be collected, and its workers with it, before this.
+        """
+        self._link = link
+        self._fn = fn
+        self._inputs = iter(inputs)
+        self._options = options
+        self._chunking = chunking
+        self._ordered = ordered
+        self._bound = bound
+        self._as_submits = as_submits
+        self._length = length
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._timeout = timeout
+        self._progress = progress
+        self._release = release
+        self._keep = keep
+
+        self._inbox: queue.SimpleQueue[tuple[WindowBatch, Sequence[Record]]] = queue.SimpleQueue()
+        self._in_flight: set[WindowBatch] = set()
+        self._buffer: dict[int, Done] = {}  # came back before its turn
+        self._ready: deque[Done] = deque()  # may be yielded
+        self._pulled = 0
+        self._returned = 0
+        self._yielded = 0
+        self._feed_at: float = 0  # look after the input when so many have been yielded
+        self._pull_time = 0.0  # seconds that the last chunk took to pull
+        self._exhausted = False
+        self._input_error: BaseException | None = None
+
+    # -- feeding ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Set the workers to work on the first items.
+
+        Raises:
+            PoolkitError: The pool takes no work.
+        """
+        eager = self._bound == math.inf
+        self._feed(math.inf if eager else FIRST_PULLS)
+        refused = isinstance(self._input_error, PoolkitError) and not self._pulled
+        if self._input_error is not None and (eager or refused):
+            self.close()
+            raise self._input_error
+
+    def _limit(self) -> float:
+        if self._bound is not None:
+            return self._bound
+        workers = self._link.backend.max_workers
+        return min(CHUNKS_AHEAD * workers * self._chunking.size, max(ITEMS_AHEAD, workers))
+
+    def _feed(self, budget: float = math.inf) -> None:
+        """Pull and dispatch as long as there is room, but hold no result back for a slow input.
+
+        Args:
+            budget: Seconds of pulling after which to stop in any case.
+        """
+        one_at_a_time = self._link.backend.capabilities.runs_in_caller and not self._as_submits
+        while not self._exhausted:
+            limit = self._limit()
+            # A whole chunk or nothing, so that a full window does not decay into chunks of one.
+            chunk = min(self._chunking.size, limit)
+            self._feed_at = self._pulled + chunk - limit
+            if self._yielded < self._feed_at or (
+                self._ready and (one_at_a_time or self._pull_time > PATIENCE)
+            ):
+                return
+            self._feed_chunk(limit - (self._pulled - self._yielded))
+            self._collect()
+            budget -= self._pull_time
+            if budget < 0:
+                return
+        self._feed_at = math.inf
+
+    def _feed_chunk(self, room: float) -> None:
+        items = self._pull(int(min(self._chunk_size(), room)))
+        if not items:
+            return
+        base, self._pulled = self._pulled, self._pulled + len(items)
+        batch = WindowBatch(self._link, self._fn, items, self._options, base, self._inbox)
+        self._in_flight.add(batch)
+        try:
+            self._link.dispatch(batch, bounded=self._as_submits)
+        except BaseException as error:
+            # Not one of these items runs: they end like an input that broke off before them.
+            self._in_flight.discard(batch)
+            self._pulled = base
+            self._end_input(error)
+
+    def _chunk_size(self) -> int:
+        size = self._chunking.size
+        if self._length is not None:  # towards the end, smaller chunks end together
+            left = max(0, self._length - self._pulled)
+            size = min(size, max(1, math.ceil(left / (2 * self._link.backend.max_workers))))
+        return size
+
+    def _pull(self, count: int) -> list[tuple[Any, ...]]:
+        """Take up to `count` items; fewer if the input ends, breaks, or takes its time."""
+        items: list[tuple[Any, ...]] = []
+        start = time.monotonic()
+        try:
+            while len(items) < count:
+                # In slices, so that the clock is read once per many quick items.
+                part = min(count - len(items), max(1, len(items)))
+                before = len(items)
+                for item in islice(self._inputs, part):
+                    items.append(item)
+                if len(items) - before < part:
+                    self._exhausted = True
+                    break
+                if time.monotonic() - start > PATIENCE:
+                    break
+        except BaseException as error:
+            self._end_input(error)
+        self._pull_time = time.monotonic() - start
+        return items
+
+    def _end_input(self, error: BaseException) -> None:
+        """Remember why the input ended; it is raised once all results are out."""
+        self._exhausted = True
+        if not isinstance(error, Exception):
+            self.close()  # Ctrl-C while pulling: now
+            raise error
+        self._input_error = error
+
+    # -- yielding ---------------------------------------------------------------------------
+
+    def results(self) -> Generator[Done]:
+        """Yield items as they come back, in the input's order if asked; a generator."""
+        try:
+            while True:
+                self._feed()
+                self._collect()
+                if not self._ready:
+                    if self._pulled == self._returned and self._exhausted:
+                        break
+                    self._take_in(*self._wait())
+                    continue
+                while self._ready:
+                    done = self._ready.popleft()
+                    self._yielded += 1
+                    yield done
+                    if self._yielded >= self._feed_at:
+                        break
+            if self._input_error is not None:
+                error, self._input_error = self._input_error, None
+                raise error
+            self.close(wait=True)
+        finally:
+            self.close()
+
+    def values(self) -> Generator[Any]:
+        """Yield what the function returned; raise the first failure and take back the rest."""
+        for done in self.results():
+            error = done.record.error
+            if error is not None:
+                self.close()
+                try:
+                    raise error
+                finally:
+                    del error, done  # a traceback that holds its own error would be a cycle
+            yield done.record.value
+
+    def _wait(self) -> tuple[WindowBatch, Sequence[Record]]:
+        if self._deadline is None:
+            return self._inbox.get()
+        try:
+            return self._inbox.get(timeout=max(0.0, self._deadline - time.monotonic()))
+        except queue.Empty:
+            raise TimeoutError(
+                f"{self._pulled - self._returned} results still missing after timeout="
+                f"{self._timeout:g} s; {self._yielded} were yielded"
+            ) from None
+
+    def _collect(self) -> None:
+        """Take in what has come back, without waiting."""
+        while not self._inbox.empty():
+            self._take_in(*self._inbox.get_nowait())
+
+    def _take_in(self, batch: WindowBatch, records: Sequence[Record]) -> None:
+        batch.missing -= len(records)
+        if not batch.missing:
+            self._in_flight.discard(batch)
+        self._returned += len(records)
+        self._chunking.observe(records)
+        if self._progress is not None:
+            self._progress.update(len(records))
+        if not self._ordered:
+            self._ready.extend([Done(batch, record) for record in records])
+            return
+        for record in records:
+            done = Done(batch, record)
+            self._buffer[done.place] = done
+        turn = self._yielded + len(self._ready)
+        while turn in self._buffer:
+            self._ready.append(self._buffer.pop(turn))
+            turn += 1
+
+    # -- ending -----------------------------------------------------------------------------
+
+    @property
+    def missing(self) -> int:
+        """How many items were pulled and have not come back."""
+        return self._pulled - self._returned
+
+    def close(self, *, wait: bool = False) -> None:
+        """Take back what has not started, and pull no more; safe to repeat.
+
+        Args:
+            wait: Whether to wait for what runs, if the pool is this window's own.
+        """
+        self._exhausted = True
+        batches, self._in_flight = self._in_flight, set()
+        for batch in batches:
+            batch.cancel()
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            progress.close()
+        release, self._release = self._release, None
+        if release is not None:
+            release(wait)

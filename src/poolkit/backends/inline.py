@@ -1,0 +1,82 @@
+"""The ``"inline"`` kind: tasks run in the caller, at once. For tests, debugging and fallbacks."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from .._backend import Backend, Batch, Capabilities, Record, Running
+from .._describe import describe_call
+from .._errors import PoolBrokenError, TaskTimeoutError
+from ._run import Run, running_items
+
+
+class _LateCalls(Batch):
+    """A batch whose calls are measured once they have returned: nobody can stop them before."""
+
+    __slots__ = ("_inner", "_limit")
+
+    def __init__(self, inner: Batch, limit: float) -> None:
+        super().__init__(inner.fn, inner.items, inner.kwargs, inner.options)
+        self.context = inner.context
+        self.todo = inner.todo
+        self.running = inner.running
+        self._inner = inner
+        self._limit = limit
+
+    def report(self, records: Sequence[Record]) -> None:
+        self._inner.report([self._judge(record) for record in records])
+
+    def _judge(self, record: Record) -> Record:
+        if record.duration <= self._limit:
+            return record
+        call = describe_call(self.fn, self.items[record.number], self.kwargs)
+        late = TaskTimeoutError(call, self._limit)
+        late.__context__ = record.error
+        return record._replace(value=None, error=late)
+
+
+class InlineBackend(Backend):
+    """Runs each batch inside `dispatch`. Calls from several threads run side by side."""
+
+    capabilities = Capabilities(runs_in_caller=True, deadlines="after")
+    max_workers = 1
+
+    def __init__(
+        self, name: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> None:
+        self.name = name
+        self._running: list[Batch] = []  # appended and removed from atomically
+        self._initializer = initializer
+        self._initargs = initargs
+        self._broken: BaseException | None = None
+
+    def dispatch(self, batch: Batch) -> None:
+        self._initialize()
+        limit = batch.options.task_timeout
+        runnable = batch if limit is None else _LateCalls(batch, limit)
+        self._running.append(batch)
+        try:
+            Run(runnable, "inline").execute()
+        finally:
+            self._running.remove(batch)
+
+    def _initialize(self) -> None:
+        initializer, self._initializer = self._initializer, None
+        if initializer is not None:
+            try:
+                initializer(*self._initargs)
+            except BaseException as error:
+                self._broken = error
+        if self._broken is not None:
+            raise PoolBrokenError(self.name, "its initializer failed") from self._broken
+
+    def withdraw(self, batch: Batch, indices: Collection[int]) -> list[int]:
+        return [index for index in indices if batch.claim(index)]
+
+    def stop(self, batch: Batch, index: int, error: BaseException) -> bool:
+        return False
+
+    def running(self) -> list[Running]:
+        return running_items(list(self._running))
+
+    def shutdown(self, wait: bool) -> None:
+        """Nothing to release: a batch is done when its dispatch returns."""

@@ -1,0 +1,27 @@
+"""Fixtures that all tests share."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .tasks import Gate, GateKeeper
+
+
+@pytest.fixture
+def make_gate(tmp_path: Path) -> Iterator[Callable[[], GateKeeper]]:
+    """Make gates; all are opened at the end, so that no task is left waiting."""
+    keepers: list[GateKeeper] = []
+
+    def make() -> GateKeeper:
+        keepers.append(GateKeeper(Gate.make(tmp_path / f"gate{len(keepers)}")))
+        return keepers[-1]
+
+    yield make
+    for keeper in keepers:
+        keeper.close()
+
+
+@pytest.fixture
+def gate(make_gate: Callable[[], GateKeeper]) -> GateKeeper:
+    return make_gate()

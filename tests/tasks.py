@@ -1,0 +1,147 @@
+"""Tasks for the tests: importable, so that workers of every kind find them."""
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import attrs
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+def keywords(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, kwargs
+
+
+def fail(x: object) -> NoReturn:
+    raise KeyError(x)
+
+
+def fail_on_multiples_of_three(x: int) -> int:
+    if x % 3 == 0:
+        raise ValueError(x)
+    return x
+
+
+def exit_with(code: int) -> NoReturn:
+    raise SystemExit(code)
+
+
+def interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def stop_iteration(x: object) -> NoReturn:
+    raise StopIteration(x)
+
+
+def returned_error(x: object) -> ValueError:
+    return ValueError(x)
+
+
+def total(items: Sequence[int]) -> int:
+    return sum(items)
+
+
+def unpicklable(_x: object = None) -> Any:
+    return threading.Lock()
+
+
+def worker_id(_x: object = None) -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
+
+
+def spin(seconds: float) -> float:
+    """Hold a CPU, and the interpreter, for a while."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+    return seconds
+
+
+class LoadsBadly(Exception):
+    """An error that pickles and does not unpickle."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a}, {b}")
+
+
+def fail_badly() -> NoReturn:
+    raise LoadsBadly(1, 2)
+
+
+class Unloadable:
+    """A value that pickles and does not unpickle."""
+
+    def __reduce__(self) -> Any:
+        return _refuse, ()
+
+
+def _refuse() -> NoReturn:
+    raise pickle.UnpicklingError("not here")
+
+
+def unloadable() -> Unloadable:
+    return Unloadable()
+
+
+@attrs.frozen
+class Gate:
+    """Holds tasks of any kind, in any process, until the test opens it; no sleeping involved.
+
+    A task that passes `hold` first says that it has started. Opening a FIFO for reading blocks
+    until somebody has it open for writing, which is what `open` does.
+    """
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> "Gate":
+        folder.mkdir()
+        os.mkfifo(folder / "started")
+        os.mkfifo(folder / "gate")
+        return cls(folder)
+
+    def hold(self, value: object = None) -> object:
+        """Say that a task has started; return when the gate is open."""
+        with (self.folder / "started").open("wb", buffering=0) as started:
+            started.write(b".")
+        with (self.folder / "gate").open("rb"):
+            return value
+
+
+class GateKeeper:
+    """The test's end of a gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self._started = os.open(gate.folder / "started", os.O_RDWR)
+        self._opened: int | None = None
+
+    def wait_started(self, count: int = 1) -> None:
+        for _ in range(count):
+            os.read(self._started, 1)
+
+    def open(self) -> None:
+        if self._opened is None:
+            self._opened = os.open(self.gate.folder / "gate", os.O_RDWR)
+
+    def close(self) -> None:
+        """Open the gate for good: a task that comes later finds plain files."""
+        self.open()
+        for name in ("started", "gate"):
+            (self.gate.folder / "plain").touch()
+            (self.gate.folder / "plain").rename(self.gate.folder / name)
+        os.close(self._started)
+        if self._opened is not None:
+            os.close(self._opened)

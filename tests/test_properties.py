@@ -1,0 +1,323 @@
+"""The verbs against the built-in `map`: any input, chunk size, bound, order and kind."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poolkit import (
+    PoolExecutor,
+    make_executor,
+    map_batches,
+    map_ordered,
+    map_outcomes,
+    map_unordered,
+)
+
+from . import tasks
+
+T = TypeVar("T")
+
+# A round trip to a process costs as much as a hundred to a thread.
+kinds = pytest.mark.parametrize("kind", ["inline", "thread", "process"])
+thorough = settings(deadline=None, max_examples=60)
+
+numbers = st.lists(st.integers(-50, 50), max_size=60)
+chunksizes = st.one_of(st.just("auto"), st.integers(1, 80))
+bounds = st.one_of(st.none(), st.integers(1, 50))
+
+
+@pytest.fixture(scope="module")
+def pools() -> Iterator[dict[str, PoolExecutor]]:
+    """One pool of each kind for all examples."""
+    with (
+        make_executor("inline") as inline,
+        make_executor("thread", 3) as thread,
+        make_executor("process", 2) as process,
+    ):
+        yield {"inline": inline, "thread": thread, "process": process}
+
+
+class Input:
+    """An input that counts what was pulled from it, and may break off."""
+
+    def __init__(self, items: list[int], *, sized: bool, broken: bool = False) -> None:
+        self.pulled = 0
+        self._items = items
+        self._sized = sized
+        self._broken = broken
+
+    def __iter__(self) -> Iterator[int]:
+        for item in self._items:
+            self.pulled += 1
+            yield item
+        if self._broken:
+            raise LookupError("broken off")
+
+    def __length_hint__(self) -> int:
+        if self._sized:
+            return len(self._items)
+        raise TypeError
+
+
+def consume(
+    source: Input, results: Iterator[T], bound: int | None
+) -> tuple[list[T], Exception | None]:
+    """Return what an iterator yields and what it raises, and check the bound at each step."""
+    seen: list[T] = []
+    ending: Exception | None = None
+    limit = 10_000 if bound is None else bound
+    assert source.pulled <= limit
+    try:
+        for result in results:
+            seen.append(result)
+            assert source.pulled - len(seen) <= limit
+    except (ValueError, LookupError) as error:
+        ending = error
+    assert next(results, None) is None, "an iterator that has ended stays so"
+    return seen, ending
+
+
+def builtin(items: list[int], fn: Any) -> tuple[list[Any], Exception | None]:
+    """Return what the built-in `map` yields and what it raises."""
+    seen: list[Any] = []
+    try:
+        for result in map(fn, items):
+            seen.append(result)  # noqa: PERF402
+    except ValueError as error:
+        return seen, error
+    return seen, None
+
+
+def same_error(one: BaseException | None, other: BaseException | None) -> bool:
+    return (type(one), one and one.args) == (type(other), other and other.args)
+
+
+@kinds
+@thorough
+@given(
+    items=numbers,
+    chunksize=chunksizes,
+    max_pending=bounds,
+    ordered=st.booleans(),
+    sized=st.booleans(),
+)
+def test_same_results_as_the_builtin_map(
+    pools: dict[str, PoolExecutor],
+    kind: str,
+    items: list[int],
+    chunksize: Any,
+    max_pending: int | None,
+    ordered: bool,
+    sized: bool,
+) -> None:
+    source = Input(items, sized=sized)
+    verb = map_ordered if ordered else map_unordered
+    results = verb(pools[kind], tasks.square, source, chunksize=chunksize, max_pending=max_pending)
+    seen, ending = consume(source, results, max_pending)
+    expected = list(map(tasks.square, items))
+    assert ending is None
+    assert seen == expected if ordered else Counter(seen) == Counter(expected)
+    assert source.pulled == len(items)
+
+
+@kinds
+@thorough
+@given(items=numbers, chunksize=chunksizes, max_pending=bounds, sized=st.booleans())
+def test_same_first_failure_as_the_builtin_map(
+    pools: dict[str, PoolExecutor],
+    kind: str,
+    items: list[int],
+    chunksize: Any,
+    max_pending: int | None,
+    sized: bool,
+) -> None:
+    fn = tasks.fail_on_multiples_of_three
+    source = Input(items, sized=sized)
+    results = map_ordered(pools[kind], fn, source, chunksize=chunksize, max_pending=max_pending)
+    seen, ending = consume(source, results, max_pending)
+    expected, error = builtin(items, fn)
+    assert seen == expected
+    assert same_error(ending, error)
+
+
+@kinds
+@thorough
+@given(items=numbers, chunksize=chunksizes, max_pending=bounds)
+def test_unordered_yields_some_and_raises_one_of_the_failures(
+    pools: dict[str, PoolExecutor],
+    kind: str,
+    items: list[int],
+    chunksize: Any,
+    max_pending: int | None,
+) -> None:
+    source = Input(items, sized=False)
+    results = map_unordered(
+        pools[kind],
+        tasks.fail_on_multiples_of_three,
+        source,
+        chunksize=chunksize,
+        max_pending=max_pending,
+    )
+    seen, ending = consume(source, results, max_pending)
+    good = Counter(item for item in items if item % 3)
+    bad = [item for item in items if item % 3 == 0]
+    if bad:
+        assert isinstance(ending, ValueError)
+        assert ending.args[0] in bad
+        assert Counter(seen) <= good
+    else:
+        assert ending is None
+        assert Counter(seen) == good
+
+
+@kinds
+@thorough
+@given(
+    items=numbers,
+    chunksize=chunksizes,
+    max_pending=bounds,
+    ordered=st.booleans(),
+    broken=st.booleans(),
+)
+def test_each_item_has_one_outcome(
+    pools: dict[str, PoolExecutor],
+    kind: str,
+    items: list[int],
+    chunksize: Any,
+    max_pending: int | None,
+    ordered: bool,
+    broken: bool,
+) -> None:
+    source = Input(items, sized=False, broken=broken)
+    results = map_outcomes(
+        pools[kind],
+        tasks.fail_on_multiples_of_three,
+        source,
+        ordered=ordered,
+        chunksize=chunksize,
+        max_pending=max_pending,
+    )
+    outcomes, ending = consume(source, results, max_pending)
+    # What the input raises comes after the outcomes of all that it gave.
+    assert isinstance(ending, LookupError) if broken else ending is None
+    if not ordered:
+        outcomes.sort(key=lambda outcome: outcome.index)
+    assert [outcome.index for outcome in outcomes] == list(range(len(items)))
+    for outcome, item in zip(outcomes, items, strict=True):
+        assert outcome.args == (item,)
+        if item % 3:
+            assert outcome.ok
+            assert outcome.unwrap() == item
+        else:
+            assert not outcome.ok
+            assert outcome.value is None
+            assert same_error(outcome.error, ValueError(item))
+
+
+@kinds
+@settings(deadline=None, max_examples=25)
+@given(
+    columns=st.lists(numbers, min_size=1, max_size=3),
+    chunksize=chunksizes,
+    max_pending=bounds,
+    strict=st.booleans(),
+)
+def test_several_iterables_go_side_by_side(
+    pools: dict[str, PoolExecutor],
+    kind: str,
+    columns: list[list[int]],
+    chunksize: Any,
+    max_pending: int | None,
+    strict: bool,
+) -> None:
+    results = map_ordered(
+        pools[kind],
+        max_of,
+        *columns,
+        chunksize=chunksize,
+        max_pending=max_pending,
+        strict=strict,
+    )
+    expected = list(map(max_of, *columns))
+    if strict and len({len(column) for column in columns}) > 1:
+        seen = []
+        with pytest.raises(ValueError, match=r"shorter|longer"):
+            for result in results:
+                seen.append(result)  # noqa: PERF402
+        assert seen == expected
+    else:
+        assert list(results) == expected
+
+
+def max_of(*values: int) -> int:
+    return max(values)
+
+
+@kinds
+@settings(deadline=None, max_examples=25)
+@given(items=numbers, size=st.integers(1, 70), max_pending=bounds, ordered=st.booleans())
+def test_batches_hold_each_item_once(
+    pools: dict[str, PoolExecutor],
+    kind: str,
+    items: list[int],
+    size: int,
+    max_pending: int | None,
+    ordered: bool,
+) -> None:
+    results = list(
+        map_batches(pools[kind], list, items, size, ordered=ordered, max_pending=max_pending)
+    )
+    expected = [items[start : start + size] for start in range(0, len(items), size)]
+    if not ordered:
+        results.sort()
+        expected.sort()
+    assert results == expected
+
+
+@kinds
+@settings(deadline=None, max_examples=25)
+@given(items=numbers, chunksize=chunksizes, buffersize=st.one_of(st.none(), st.integers(1, 20)))
+def test_the_method_gives_what_the_builtin_gives(
+    pools: dict[str, PoolExecutor],
+    kind: str,
+    items: list[int],
+    chunksize: Any,
+    buffersize: int | None,
+) -> None:
+    fn = tasks.fail_on_multiples_of_three
+    source = Input(items, sized=False)
+    results = pools[kind].map(fn, source, chunksize=chunksize, buffersize=buffersize)
+    seen, ending = consume(source, results, buffersize)
+    expected, error = builtin(items, fn)
+    assert seen == expected
+    assert same_error(ending, error)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    items=numbers,
+    leave_after=st.integers(0, 20),
+    chunksize=chunksizes,
+    max_pending=st.integers(1, 50),
+)
+def test_leaving_early_runs_no_more_than_was_pulled(
+    pools: dict[str, PoolExecutor],
+    items: list[int],
+    leave_after: int,
+    chunksize: Any,
+    max_pending: int,
+) -> None:
+    source = Input(items, sized=False)
+    with make_executor("thread", 2) as pool:
+        results = map_unordered(
+            pool, tasks.square, source, chunksize=chunksize, max_pending=max_pending
+        )
+        with results:
+            seen = [result for result, _ in zip(results, range(leave_after), strict=False)]
+        assert list(results) == []
+    assert not Counter(seen) - Counter(map(tasks.square, items))
+    assert source.pulled <= len(seen) + 1 + max_pending
