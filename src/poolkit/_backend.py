@@ -19,7 +19,7 @@ Invariants:
 import abc
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import Context, copy_context
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import attrs
 
@@ -93,6 +93,11 @@ class Batch(abc.ABC):
             return False
         return True
 
+    def ask_to_stop(self) -> None:
+        """Tell the items that run in this process that nobody wants their results any more."""
+        for run in list(self.running.values()):
+            run.ask_to_stop()
+
     def claim_rest(self) -> list[int]:
         """Take all that is left in `todo`."""
         claimed: list[int] = []
@@ -109,14 +114,45 @@ class Capabilities:
 
     Attributes:
         runs_in_caller: `dispatch` returns only when the batch is done.
+        priorities: Smaller ``TaskOptions.priority`` goes first.
         serializes: Functions, arguments and results are pickled.
         deadlines: Who keeps ``task_timeout``: the backend itself ("hard"), the face by calling
             `Backend.stop` ("soft"), the backend once the call has returned ("after"), or nobody.
+        stops: What `Backend.stop` does to a running task: "abandoned" leaves it to itself, with
+            a new worker in its worker's place. None if it can't be stopped.
     """
 
     runs_in_caller: bool = False
+    priorities: bool = False
     serializes: bool = False
-    deadlines: str = "none"
+    deadlines: Literal["hard", "soft", "after", "none"] = "none"
+    stops: Literal["abandoned"] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Statistics:
+    """What a pool is doing, at one moment.
+
+    Attributes:
+        workers: Workers that exist, abandoned ones not counted.
+        idle: Workers that have nothing to do.
+        running: Tasks that workers have started and not finished.
+        waiting: Tasks, of those that run, that wait for other tasks and have lent their slot.
+        blocked: Tasks, of those that run, that seem to wait for something that poolkit can't
+            see: a lock, a queue, the standard library's ``wait``. A guess, from where in the
+            standard library their threads are.
+        pending: Tasks that no worker has started.
+        abandoned: Workers given up because a task overran its time-out, or was aborted, and
+            that have not come back yet.
+    """
+
+    workers: int = 0
+    idle: int = 0
+    running: int = 0
+    waiting: int = 0
+    blocked: int = 0
+    pending: int = 0
+    abandoned: int = 0
 
 
 class Backend(Protocol):
@@ -135,16 +171,20 @@ class Backend(Protocol):
         """
         ...
 
-    def withdraw(self, batch: Batch, indices: Collection[int]) -> list[int]:
-        """Give back those of `indices` that have not started; they will not run."""
+    def withdraw(self, batch: Batch, numbers: Collection[int]) -> list[int]:
+        """Give back those of `numbers` that have not started; they will not run."""
         ...
 
-    def stop(self, batch: Batch, index: int, error: BaseException) -> bool:
+    def stop(self, batch: Batch, number: int, error: BaseException) -> bool:
         """Give up a running item, report `error` for it, and say whether that came in time."""
         ...
 
     def running(self) -> list[Running]:
         """Return what runs at this moment."""
+        ...
+
+    def statistics(self) -> Statistics:
+        """Return what the pool is doing; ``pending`` is filled in by the face."""
         ...
 
     def shutdown(self, wait: bool) -> None:

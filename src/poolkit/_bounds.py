@@ -15,8 +15,17 @@ from ._options import WhenFull
 class Booked(Protocol):
     """A batch, as the books see it."""
 
+    @property
+    def todo(self) -> list[int]:
+        """What has not started."""
+        ...
+
     def cancel(self) -> bool:
         """Take back what has not started; say whether that was anything."""
+        ...
+
+    def ask_to_stop(self) -> None:
+        """Tell what runs that nobody wants its result any more."""
         ...
 
 

@@ -44,6 +44,27 @@ class TaskTimeoutError(PoolkitError, TimeoutError):
         super().__init__(f"{task} ran longer than its task_timeout of {limit_s:g} s")
 
 
+class TaskAbortedError(PoolkitError):
+    """A running task was given up by `TaskFuture.abort`."""
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        super().__init__(f"{task} was aborted")
+
+
+class DeadlockError(PoolkitError, RuntimeError):
+    """A task was about to wait for tasks that, in the end, wait for it.
+
+    Attributes:
+        tasks: The calls of the cycle, shortened; each waits for the next, the last for the first.
+    """
+
+    def __init__(self, tasks: list[str]) -> None:
+        self.tasks = tasks
+        chain = " -> ".join([*tasks, tasks[0]])
+        super().__init__(f"these tasks wait for each other, without a time limit: {chain}")
+
+
 class PoolShutdownError(PoolkitError, RuntimeError):
     """Work was given to a pool, or to a view of one, that has been shut down."""
 

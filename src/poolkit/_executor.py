@@ -10,12 +10,13 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 import attrs
 
-from ._backend import Backend, Capabilities
+from ._backend import Backend, Capabilities, Statistics
 from ._bounds import Scope
 from ._checks import check_callable, check_choice, check_positive_int, check_seconds
 from ._chunking import Chunking, Chunksize, make_chunking
 from ._deadlines import KEEPER
-from ._errors import TaskSerializationError, UnsupportedError
+from ._describe import describe_call
+from ._errors import TaskAbortedError, TaskSerializationError, UnsupportedError
 from ._future import TaskFuture
 from ._options import INHERIT, Inherit, Seconds, TaskOptions, WhenFull
 from ._submission import Link, Submission
@@ -107,6 +108,7 @@ class PoolExecutor(Executor):
         task_timeout: Seconds = INHERIT,
         max_pending: int | Inherit | None = INHERIT,
         when_full: WhenFull | Inherit = INHERIT,
+        priority: int | Inherit = INHERIT,
     ) -> "PoolExecutor":
         """Return a view: an executor on the same workers, with other options for tasks.
 
@@ -118,6 +120,7 @@ class PoolExecutor(Executor):
                 limit.
             max_pending: The most tasks of this view that may be unresolved at once.
             when_full: ``"block"`` or ``"raise"`` (`QueueFullError`), for this view's bound.
+            priority: Smaller goes first, among work that no worker has; 0 if never given.
 
         Raises:
             UnsupportedError: The kind can't do that.
@@ -125,9 +128,17 @@ class PoolExecutor(Executor):
         options = self._options
         if not isinstance(task_timeout, Inherit):
             options = attrs.evolve(options, task_timeout=task_timeout)
+        if not isinstance(priority, Inherit):
+            options = attrs.evolve(options, priority=priority)
         bound = None if isinstance(max_pending, Inherit) else max_pending
         policy: WhenFull = self._when_full if isinstance(when_full, Inherit) else when_full
         return PoolExecutor(self.kind, self._link.backend, options, bound, policy, parent=self)
+
+    def statistics(self) -> Statistics:
+        """Return what the pool is doing at this moment; for a view, ``pending`` is its own."""
+        statistics = self._link.backend.statistics()
+        pending = sum(len(batch.todo) for batch in self._link.scopes[-1].unsettled())
+        return attrs.evolve(statistics, pending=pending)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Have ``fn(*args, **kwargs)`` called by a worker; every keyword is the function's own.
@@ -149,6 +160,7 @@ class PoolExecutor(Executor):
         if self._link.backend.capabilities.serializes and future.done():
             error = future._exception
             if isinstance(error, TaskSerializationError):
+                future._mark_retrieved()
                 raise error
         return future
 
@@ -258,8 +270,26 @@ class PoolExecutor(Executor):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        interrupted = exc is not None and not isinstance(exc, Exception)
-        self.shutdown(wait=True, cancel_futures=interrupted)
+        if exc is None or isinstance(exc, Exception):
+            self.shutdown(wait=True)
+        else:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Cancel what is pending and end what runs; a second interrupt abandons what can't end."""
+        self.shutdown(wait=False, cancel_futures=True)
+        scope, backend = self._link.scopes[-1], self._link.backend
+        for mine in scope.unsettled():
+            mine.ask_to_stop()
+        try:
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:
+            unsettled: set[object] = set(scope.unsettled())
+            for batch, number, _ in backend.running():
+                if batch in unsettled:
+                    call = describe_call(batch.fn, batch.items[number], batch.kwargs)
+                    backend.stop(batch, number, TaskAbortedError(call))
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -272,5 +302,11 @@ def _check_options(kind: str, capabilities: Capabilities, options: TaskOptions) 
             kind,
             f"task_timeout={limit:g}",
             "leave it out, or use a kind that can stop tasks or give them up, such as 'thread'",
+        )
+    if isinstance(options.priority, bool) or not isinstance(options.priority, int):
+        raise TypeError(f"priority must be an int, not {options.priority!r:.80}")
+    if options.priority and not capabilities.priorities:
+        raise UnsupportedError(
+            kind, f"priority={options.priority}", "use a kind that has a queue, such as 'thread'"
         )
     return attrs.evolve(options, task_timeout=limit)

@@ -15,7 +15,7 @@ from ._backend import Backend
 from ._checks import check_callable, check_initializer, check_positive_int
 from ._errors import UnsupportedError
 from ._executor import PoolExecutor
-from ._options import TaskOptions, WhenFull
+from ._options import INHERIT, TaskOptions, WhenFull
 
 ENTRY_POINTS: Final = "poolkit.executors"
 
@@ -114,7 +114,7 @@ def make_executor(
     if isinstance(kind, PoolExecutor):
         _refuse_worker_options(kind.kind, workers, initializer, kind_options)
         return kind.with_options(
-            **({} if task_timeout is None else {"task_timeout": task_timeout}),
+            task_timeout=INHERIT if task_timeout is None else task_timeout,
             max_pending=max_pending,
             when_full=when_full,
         )

@@ -41,14 +41,28 @@ from concurrent.futures._base import (
 )
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from ._describe import short_repr
+from ._task import threads, waiting_for
+
 T = TypeVar("T")
 
 _log = logging.getLogger("poolkit")
+# Of its own, so that it can be switched off: logging.getLogger("poolkit.unretrieved").disabled
+_unretrieved_log = logging.getLogger("poolkit.unretrieved")
 _NEVER_PENDING = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
+
+
+Aborted = Literal["cancelled", "abandoned", "finished"]
+"""What `TaskFuture.abort` achieved: the task will never start; or it has been left to itself, and
+goes on until its call returns; or it was done already."""
 
 
 class TaskControl(Protocol):
     """What a future can ask the pool about its task; dropped when the future is done."""
+
+    def abort(self) -> Aborted:
+        """Cancel the task, or give it up if it runs."""
+        ...
 
     def cancel(self) -> bool:
         """Take the task back if no worker has started it, and settle the future as cancelled."""
@@ -97,6 +111,31 @@ def _lazy_gates_are_safe() -> bool:
 LAZY = _lazy_gates_are_safe()
 
 
+class _Unretrieved:
+    """Stays with a failed future until somebody asks for its outcome; else, tells of it."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException | None = error
+
+    def __del__(self) -> None:
+        error = self.error
+        if error is None:
+            return
+        # No exc_info: collection can strike anywhere, also while Python parses, and formatting a
+        # traceback parses the source lines it shows, which CPython 3.11 does not survive.
+        place, trace = "", error.__traceback__
+        while trace is not None:
+            place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        _unretrieved_log.error(
+            "a task failed, and nobody asked its future for the outcome: %s, raised%s",
+            short_repr(error),
+            place or " by the call itself",
+        )
+
+
 class TaskFuture(Future[T]):
     """The future of a submitted task; usable wherever a standard one is.
 
@@ -143,6 +182,25 @@ class TaskFuture(Future[T]):
         if control is None:
             return super().cancel()
         return control.cancel() or self.cancelled()
+
+    def abort(self) -> Aborted:
+        """End the task even if it is running, by the means of its kind.
+
+        A thread can't be killed: a running task on threads is *abandoned*. Its future fails with
+        `TaskAbortedError` now, `current_task` tells it to stop, another worker takes its place,
+        and its call goes on until it returns.
+
+        Returns:
+            What was achieved: ``"cancelled"`` (it had not started, and never will),
+            ``"abandoned"``, or ``"finished"`` (it was done already).
+
+        Raises:
+            UnsupportedError: It runs, and its kind can't stop it.
+        """
+        control = self._control
+        if control is not None:
+            return control.abort()
+        return "cancelled" if self.cancel() else "finished"
 
     def cancelled(self) -> bool:
         """Whether the task was cancelled."""
@@ -195,9 +253,28 @@ class TaskFuture(Future[T]):
             self._await(timeout)
         if self._state != FINISHED:
             raise CancelledError
+        self._mark_retrieved()
         return self._exception
 
+    def _mark_retrieved(self) -> None:
+        unretrieved: _Unretrieved | None = self.__dict__.pop("_unretrieved", None)
+        if unretrieved is not None:
+            unretrieved.error = None
+
+    def _get_snapshot(self) -> Any:
+        """Be asked by asyncio, from Python 3.14 on."""
+        self._mark_retrieved()
+        return super()._get_snapshot()  # type: ignore[misc]
+
     def _await(self, timeout: float | None) -> None:
+        control = self._control
+        if control is None or (threads.run is None and threads.slot is None):
+            self._wait(timeout)
+            return
+        with waiting_for((control,), any_of=False, untimed=timeout is None):
+            self._wait(timeout)
+
+    def _wait(self, timeout: float | None) -> None:
         condition = self._condition
         with condition:
             if self._state not in _NEVER_PENDING:
@@ -230,6 +307,8 @@ class TaskFuture(Future[T]):
         fields = self.__dict__
         if self._state in _NEVER_PENDING:
             raise InvalidStateError(f"{self._state}: {self!r}")
+        if error is not None:
+            fields["_unretrieved"] = _Unretrieved(error)
         # A future without a pool (made by hand, in tests) has no claim that keeps settlers apart.
         if "_gate" not in fields and self._control is not None:
             if error is None:

@@ -28,9 +28,8 @@ class TaskOptions:
 
     Attributes:
         task_timeout: Seconds that a task may run, from its start in the worker; None for no limit.
+        priority: Smaller goes first, among work that no worker has.
     """
 
     task_timeout: float | None = None
-
-
-NO_OPTIONS: Final = TaskOptions()
+    priority: int = 0

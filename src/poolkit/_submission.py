@@ -12,8 +12,9 @@ import attrs
 from ._backend import Backend, Batch, Record
 from ._bounds import Scope
 from ._deadlines import DeadlineKeeper
-from ._describe import function_name
-from ._future import TaskFuture
+from ._describe import describe_call, function_name
+from ._errors import TaskAbortedError, UnsupportedError
+from ._future import Aborted, TaskFuture
 from ._options import TaskOptions
 from ._task import threads
 
@@ -93,6 +94,11 @@ class FaceBatch(Batch):
         self.dispatched = time.monotonic()
         self._unsettled = len(items)
 
+    @property
+    def backend(self) -> Backend:
+        """What runs it."""
+        return self.link.backend
+
     def report(self, records: Sequence[Record]) -> None:
         """Free the items' places, let them take effect, and only then leave the books."""
         self._release(len(records))
@@ -164,10 +170,29 @@ class Submission(FaceBatch):
         slot = threads.slot
         if slot is None or slot.backend is not self.link.backend:
             return
-        waiter: Batch | None = threads.batch
-        limits = [batch.options.task_timeout for batch in (waiter, self) if batch is not None]
-        if limits == [None, None] and self.todo:
+        run = threads.run
+        deadlines = {self.options.task_timeout, run and run.batch.options.task_timeout}
+        if run is not None and deadlines == {None} and self.todo:
             slot.run_here(self)
+
+    def abort(self) -> Aborted:
+        """Cancel the task, or give it up if it runs."""
+        backend = self.link.backend
+        stops = backend.capabilities.stops
+        while not self.future.done():
+            if self.cancel():
+                return "cancelled"
+            if stops is None:
+                raise UnsupportedError(
+                    "this kind of executor",
+                    "abort() of a running task",
+                    "cancel() what has not started, or use a kind such as 'thread'",
+                )
+            call = describe_call(self.fn, self.items[0])
+            if backend.stop(self, 0, TaskAbortedError(call)):
+                return stops
+            time.sleep(0)  # between its claim and its start, or its end and its settling
+        return "finished"
 
     def settle(self, records: Sequence[Record]) -> None:
         (record,) = records

@@ -1,10 +1,37 @@
-"""The task that runs in this thread, and the worker that runs it.
+"""The task that runs in this thread: what it can ask, and what happens while it waits.
 
-Everything that needs to know "am I inside a task, and of which pool?" asks here.
+A `Run` is one worker's pass over a batch; runs are nested where a task runs another one on its
+own stack. A `Slot` is a worker's permission to run tasks. `threads` knows both for its thread.
+
+Who waits for whom
+------------------
+
+A run that waits for other tasks, without a time limit, names them in ``awaiting``. The runs and
+their ``awaiting`` form a graph. A run is *stuck* if it waits for all of several tasks of which
+one is stuck, or for any of several that are all stuck; a task that has not started can still be
+run, and is never stuck. Whoever is about to wait adds its edges and looks, under `_graph_lock`,
+whether that made it stuck itself: the waiter that closes a cycle gets a `DeadlockError`.
+
+Removing an edge takes no lock: it happens after the awaited task has left `Batch.running`, and a
+task that is neither there nor in `Batch.todo` counts as done.
 """
 
+import math
 import threading
-from typing import Any, Protocol
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+from ._describe import describe_call
+from ._errors import DeadlockError
+
+
+class TaskCancelled(BaseException):
+    """Raised in a task by `CurrentTask.check`, once nobody wants its result any more.
+
+    A `BaseException`, so that an ``except Exception`` in the task's own code lets it through.
+    """
 
 
 class Slot(Protocol):
@@ -19,13 +46,186 @@ class Slot(Protocol):
         """Run what is left of `batch` on the current thread's stack, inside the current task."""
         ...
 
+    def lend(self, awaited: Collection[Any]) -> bool:
+        """Let a spare worker have the slot, which takes `awaited` first; say whether it may."""
+        ...
+
+    def reclaim(self) -> None:
+        """Go on as before `lend`, at once, even if that makes one worker too many for a while."""
+        ...
+
+
+class Awaiting(NamedTuple):
+    """What a run waits for: batches, and whether any of their items will do."""
+
+    batches: Collection[Any]
+    any_of: bool
+
+
+class Run:
+    """One worker's pass over a batch, as far as the task that runs can see it."""
+
+    __slots__ = ("awaiting", "batch", "number", "outer", "start", "stopping", "token")
+
+    def __init__(self, batch: Any) -> None:
+        self.batch: Any = batch
+        self.number = 0
+        """The item that runs."""
+        self.start = 0.0
+        self.outer: Run | None = None
+        self.awaiting: Awaiting | None = None
+        self.stopping = False
+        self.token: CurrentTask | None = None
+
+    def ask_to_stop(self) -> None:
+        """Tell the item at hand that nobody wants its result any more."""
+        self.stopping = True  # before the token is looked for; `current_task` does the reverse
+        token = self.token
+        if token is not None:
+            token._stop.set()
+
 
 class ThreadState(threading.local):
-    """What the current thread is busy with; both None outside of workers and tasks."""
+    """What the current thread is busy with; None outside of workers and tasks."""
 
     slot: Slot | None = None
-    batch: Any = None
-    """The batch of the innermost task."""
+    run: Run | None = None
 
 
 threads = ThreadState()
+
+
+class CurrentTask:
+    """What a running task can know about itself, and how it can stop by itself.
+
+    A thread can't be killed. A task that may take long should call `check` now and then, and
+    `wait` where it would sleep; otherwise its thread goes on to the end though its future has
+    long failed.
+
+    Attributes:
+        deadline: When its time is over, on `time.monotonic`'s clock, in seconds; None for never.
+        attempt: Which try this is, from 1.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        self.deadline = deadline
+        self.attempt = 1
+        self._stop = threading.Event()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the task was given up, or is past its deadline."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return late or self._stop.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but no longer than until the task is cancelled or late.
+
+        Returns:
+            Whether it is.
+        """
+        left = math.inf if self.deadline is None else self.deadline - time.monotonic()
+        self._stop.wait(min(max(0.0, min(seconds, left)), threading.TIMEOUT_MAX))
+        return self.cancelled
+
+    def check(self) -> None:
+        """Do nothing, or raise `TaskCancelled` if the task is cancelled or late."""
+        if self.cancelled:
+            raise TaskCancelled
+
+
+def current_task() -> CurrentTask:
+    """Return the task that the current thread runs.
+
+    Raises:
+        RuntimeError: It runs none. To call a task's function directly, in a test for instance,
+            submit it to ``make_executor("inline")``.
+    """
+    run = threads.run
+    if run is None:
+        raise RuntimeError(
+            "current_task() was called outside of a task; to call the function directly, "
+            'use make_executor("inline").submit'
+        )
+    if run.token is None:
+        limit = run.batch.options.task_timeout
+        run.token = CurrentTask(None if limit is None else run.start + limit)
+        if run.stopping:
+            run.token._stop.set()
+    return run.token
+
+
+# Guards the adding of edges: `Run.awaiting`, when set to anything but None.
+_graph_lock = threading.Lock()
+
+
+@contextmanager
+def waiting_for(batches: Collection[Any], *, any_of: bool, untimed: bool) -> Iterator[None]:
+    """Surround a wait for tasks, so that a task that waits can't lock up its pool.
+
+    Args:
+        batches: What is waited for; all that is known of it.
+        any_of: Whether one of their items will do, or all are needed.
+        untimed: Whether the wait ends only when they do. Nothing else can be in a deadlock.
+
+    Raises:
+        DeadlockError: They can't end before the current task does.
+    """
+    run, slot = threads.run, threads.slot
+    if run is not None and untimed:
+        with _graph_lock:
+            run.awaiting = Awaiting(batches, any_of)
+            cycle = _cycle(run)
+        if cycle:
+            run.awaiting = None
+            raise DeadlockError([_describe(member) for member in cycle])
+    try:
+        lent = slot is not None and slot.lend(
+            [batch for batch in batches if batch.backend is slot.backend]
+        )
+        try:
+            yield
+        finally:
+            if lent and slot is not None:
+                slot.reclaim()
+    finally:
+        if run is not None:
+            run.awaiting = None
+
+
+def _alternatives(awaiting: Awaiting) -> list[Run | None]:
+    """Return the run of each awaited item; None for one that can go on."""
+    found: list[Run | None] = []
+    for batch in awaiting.batches:
+        runs = list(batch.running.values())
+        found += runs if runs and not batch.todo else [None]
+    return found
+
+
+def _cycle(start: Run) -> list[Run]:
+    """Return runs that wait for each other, `start` first; empty if `start` is not stuck."""
+    waits: dict[Run, list[Run | None]] = {}
+    unseen = [start]
+    while unseen:
+        run = unseen.pop()
+        awaiting = run.awaiting
+        if awaiting is not None and run not in waits:
+            waits[run] = _alternatives(awaiting)
+            unseen += [other for other in waits[run] if other is not None]
+    modes = {run: all if run.awaiting and run.awaiting.any_of else any for run in waits}
+    # Suppose that all who wait are stuck, and strike out who is not, until nothing changes.
+    stuck = set(waits)
+    while free := {run for run in stuck if not modes[run](other in stuck for other in waits[run])}:
+        stuck -= free
+    if start not in stuck:
+        return []
+    cycle = [start]
+    while (following := next(o for o in waits[cycle[-1]] if o in stuck)) not in cycle:
+        assert following is not None
+        cycle.append(following)
+    return cycle
+
+
+def _describe(run: Run) -> str:
+    batch = run.batch
+    return describe_call(batch.fn, batch.items[run.number], batch.kwargs)

@@ -1,9 +1,16 @@
-"""`wait` and `as_completed`: the standard library's contracts, for any futures."""
+"""`wait` and `as_completed`: the standard library's contracts, safe inside a task of the same pool.
+
+Outside of tasks they are the standard library's own functions. Inside, the task's worker lends
+its slot while it waits, which the standard library's functions can't know to do.
+"""
 
 import concurrent.futures
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED, Future
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from ._future import TaskControl, TaskFuture
+from ._task import threads, waiting_for
 
 T = TypeVar("T")
 
@@ -11,7 +18,7 @@ T = TypeVar("T")
 def wait(
     fs: Iterable[Future[T]], timeout: float | None = None, return_when: str = ALL_COMPLETED
 ) -> "concurrent.futures._base.DoneAndNotDoneFutures[T]":
-    """Wait for futures of any executors.
+    """Wait for futures of any executors; inside a task too, on futures of its own pool.
 
     Args:
         fs: The futures; duplicates count once.
@@ -20,19 +27,55 @@ def wait(
 
     Returns:
         A named pair of sets, ``done`` and ``not_done``. Running out of time is no error.
+
+    Raises:
+        DeadlockError: In a task: the futures' tasks wait for this one.
     """
-    return concurrent.futures.wait(fs, timeout, return_when)
+    fs = set(fs)
+    missing = [future for future in fs if not future.done()]
+    if not missing or (threads.run is None and threads.slot is None):
+        return concurrent.futures.wait(fs, timeout, return_when)
+    if len(missing) == 1 and timeout is None and (controls := _controls(missing)):
+        controls[0].run_here()
+    any_of = return_when != ALL_COMPLETED
+    with _waiting_for(missing, any_of=any_of, untimed=timeout is None):
+        return concurrent.futures.wait(fs, timeout, return_when)
 
 
 def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Iterator[Future[T]]:
-    """Yield futures of any executors as they complete.
+    """Yield futures of any executors as they complete; inside a task too, of its own pool.
 
     Args:
         fs: The futures; duplicates are yielded once.
-        timeout: Seconds from this call until the last one must have been yielded; None for no
-            limit.
+        timeout: Seconds from the first ``next`` until the last one must have been yielded; None
+            for no limit.
 
     Raises:
-        TimeoutError: Not all were done in time; the tasks go on.
+        TimeoutError: From the iterator: not all were done in time; the tasks go on.
+        DeadlockError: From the iterator, in a task: the futures' tasks all wait for this one.
     """
-    return concurrent.futures.as_completed(fs, timeout)
+    if threads.run is None and threads.slot is None:
+        yield from concurrent.futures.as_completed(fs, timeout)
+        return
+    missing = set(fs)
+    completed = concurrent.futures.as_completed(list(missing), timeout)
+    while missing:
+        if any(future.done() for future in missing):
+            future = next(completed)
+        else:
+            with _waiting_for(missing, any_of=True, untimed=timeout is None):
+                future = next(completed)
+        missing.discard(future)
+        yield future
+
+
+def _controls(futures: Collection[Future[Any]]) -> list[TaskControl]:
+    controls = [future._control for future in futures if isinstance(future, TaskFuture)]
+    return [control for control in controls if control is not None]
+
+
+def _waiting_for(futures: Collection[Future[Any]], *, any_of: bool, untimed: bool) -> Any:
+    controls = _controls(futures)
+    # Of somebody else's futures, nobody knows what they wait for; they may end at any time.
+    known = len(controls) == len(futures)
+    return waiting_for(controls, any_of=any_of, untimed=untimed and known)

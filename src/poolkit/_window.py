@@ -32,6 +32,7 @@ from ._chunking import Chunking
 from ._errors import PoolkitError
 from ._options import TaskOptions
 from ._submission import FaceBatch, Link
+from ._task import threads, waiting_for
 
 # How long a chunk may wait for its next item, in seconds. An input that is slower than this is
 # pulled only when no result is ready.
@@ -297,6 +298,12 @@ class Window:
             yield done.record.value
 
     def _wait(self) -> tuple[WindowBatch, Sequence[Record]]:
+        if threads.run is None and threads.slot is None:
+            return self._get()
+        with waiting_for(list(self._in_flight), any_of=True, untimed=self._deadline is None):
+            return self._get()
+
+    def _get(self) -> tuple[WindowBatch, Sequence[Record]]:
         if self._deadline is None:
             return self._inbox.get()
         try:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from .._backend import Batch, Record, Running
 from .._describe import describe_call
-from .._task import threads
+from .._errors import TaskAbortedError, TaskTimeoutError
+from .._task import Awaiting, Run, TaskCancelled, threads
 
 _log = logging.getLogger("poolkit")
 
@@ -14,8 +15,12 @@ _log = logging.getLogger("poolkit")
 # never notices the chunk, seldom enough to cost nothing per item.
 REPORT_EVERY = 0.002
 
+# How many awaited tasks may run on top of each other's stacks in one thread. More would come
+# near Python's recursion limit where each adds frames of its own; past this, slots are lent.
+MAX_NESTED = 24
 
-class Run:
+
+class LocalRun(Run):
     """One worker's pass over what is left of a batch.
 
     While item k runs, ``batch.running[k]`` is this object. Taking that entry out is the right to
@@ -23,54 +28,72 @@ class Run:
     item up before. A worker that finds it gone has been abandoned and touches nothing any more.
     """
 
-    __slots__ = ("_records", "_reported", "batch", "owner", "start", "worker")
+    __slots__ = ("_records", "_reported", "owner", "worker")
 
     def __init__(self, batch: Batch, worker: str, owner: object = None) -> None:
-        self.batch = batch
+        super().__init__(batch)
         self.worker = worker
         self.owner = owner
-        self.start = 0.0
         self._records: list[Record] = []
         self._reported = 0.0
 
     def execute(self) -> bool:
         """Run items until none is left; False as soon as one has been given up under way."""
         todo = self.batch.todo
-        outer, threads.batch = threads.batch, self.batch
+        self.outer, threads.run = threads.run, self
+        if self.outer is not None:  # it goes on when we have ended
+            self.outer.awaiting = Awaiting((self.batch,), any_of=False)
         try:
             while True:
                 try:
-                    index = todo.pop()
+                    number = todo.pop()
                 except IndexError:
                     break
-                if not self._run_item(index):
+                if not self._run_item(number):
                     return False
                 if todo and self._records[-1].start - self._reported > REPORT_EVERY:
                     self._flush()
         finally:
-            threads.batch = outer
+            threads.run = self.outer
+            if self.outer is not None:
+                self.outer.awaiting = None
         self._flush()
+        self.batch = None  # see the end of `_run_item`
         return True
 
-    def _run_item(self, index: int) -> bool:
+    def _run_item(self, number: int) -> bool:
         batch = self.batch
         value, error = None, None
+        self.number = number
+        self.token = None
         self.start = start = time.monotonic()
-        batch.running[index] = self
+        batch.running[number] = self
         try:
-            value = batch.context.copy().run(batch.fn, *batch.items[index], **batch.kwargs)
+            value = batch.context.copy().run(batch.fn, *batch.items[number], **batch.kwargs)
         except BaseException as caught:
             # Without our own frame, the traceback starts in the user's code, and does not
             # hold on to this frame, which holds on to the error.
             error = caught.with_traceback(caught.__traceback__ and caught.__traceback__.tb_next)
         duration = time.monotonic() - start
-        if batch.running.pop(index, None) is None:
-            call = describe_call(batch.fn, batch.items[index], batch.kwargs)
+        if isinstance(error, TaskCancelled):
+            error = self._why_cancelled(error, duration)
+        if batch.running.pop(number, None) is None:
+            call = describe_call(batch.fn, batch.items[number], batch.kwargs)
             ending = "returned" if error is None else f"raised {type(error).__name__}"
             _log.info("%s %s after %.3f s, too late: dropped", call, ending, duration)
             return False
-        self._records.append(Record(index, value, error, start, duration, self.worker))
+        self._records.append(Record(number, value, error, start, duration, self.worker))
+        # The user's frames in a traceback lead back to this one, for as long as the error lives.
+        del batch, value, error
         return True
+
+    def _why_cancelled(self, error: TaskCancelled, duration: float) -> BaseException:
+        """Say why a task stopped by itself; it may have noticed before the keeper of deadlines."""
+        limit = self.batch.options.task_timeout
+        call = describe_call(self.batch.fn, self.batch.items[self.number], self.batch.kwargs)
+        if limit is not None and duration >= limit:
+            return TaskTimeoutError(call, limit)
+        return TaskAbortedError(call) if self.stopping else error
 
     def _flush(self) -> None:
         records, self._records = self._records, []
@@ -79,26 +102,33 @@ class Run:
             self.batch.report(records)
 
 
-def surrender(batch: Batch, index: int, error: BaseException) -> Run | None:
-    """Give up a running item: report `error` for it, after what its worker had not yet reported.
+def surrender(
+    batch: Batch, number: int, error: BaseException
+) -> tuple[LocalRun, list[Record]] | None:
+    """Give up a running item, and ask it to stop.
 
     Returns:
-        The run that is to be abandoned; None if the item had just ended, or not started.
+        The run, whose worker is abandoned from now on, and what is to be reported for it: what
+        the worker had not yet, and `error` for the item. None if the item had just ended, or
+        not started.
     """
-    run: Run | None = batch.running.pop(index, None)
+    run: LocalRun | None = batch.running.pop(number, None)
     if run is None:
         return None
+    run.ask_to_stop()
     now = time.monotonic()
     records, run._records = run._records, []
-    batch.report([*records, Record(index, None, error, run.start, now - run.start, run.worker)])
-    return run
+    return run, [
+        *records,
+        Record(number, None, error, run.start, now - run.start, run.worker),
+    ]
 
 
 def running_items(batches: Sequence[Batch | None]) -> list[Running]:
     """Return what runs of `batches` at this moment."""
     return [
-        Running(batch, index, run.start)
+        Running(batch, number, run.start)
         for batch in batches
         if batch is not None
-        for index, run in list(batch.running.items())
+        for number, run in list(batch.running.items())
     ]

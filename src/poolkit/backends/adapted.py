@@ -26,19 +26,53 @@ from concurrent.futures import (
 )
 from typing import Any
 
-from .._backend import Backend, Batch, Capabilities, Record, Running
+from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from .._cpu import available_cpus
 from .._errors import PoolBrokenError, PoolShutdownError, TaskSerializationError
-from ._run import Run, running_items, surrender
+from .._task import threads
+from ._run import MAX_NESTED, LocalRun, running_items, surrender
 from ._serialization import dump_error, dump_result, dump_task, load_error, load_result
 
-# How an item ended in another pool: index, value, error, start, duration, worker.
+# How an item ended in another pool: number, value, error, start, duration, worker.
 Ending = tuple[int, Any, Any, float, float, str]
 
 
-def _run_shared(batch: Batch) -> None:
+class _BorrowedThread:
+    """A thread of another pool, as the `Slot` of the tasks that we run in it."""
+
+    def __init__(self, backend: "AdaptedBackend") -> None:
+        self.backend = backend
+        self._depth = 0
+
+    def run_here(self, batch: Batch) -> None:
+        if self._depth < MAX_NESTED:
+            self._depth += 1
+            LocalRun(batch, threading.current_thread().name).execute()
+            self._depth -= 1
+
+    def lend(self, awaited: Collection[Batch]) -> bool:
+        """Run what is awaited in threads of our own: the other pool knows no spare workers."""
+        for batch in awaited:
+            if batch.todo:
+                threading.Thread(
+                    target=_run_shared,
+                    args=(self.backend, batch),
+                    name="poolkit-spare",
+                    daemon=True,
+                ).start()
+        return False
+
+    def reclaim(self) -> None:
+        """Nothing was given away."""
+
+
+def _run_shared(backend: "AdaptedBackend", batch: Batch) -> None:
     """Run a batch in a thread of another pool."""
-    Run(batch, threading.current_thread().name).execute()
+    outer, threads.slot = threads.slot, _BorrowedThread(backend)
+    try:
+        LocalRun(batch, threading.current_thread().name).execute()
+    finally:
+        threads.slot = outer
 
 
 def _run_items(
@@ -47,14 +81,14 @@ def _run_items(
     """Run a batch in another pool's worker, wherever that is."""
     worker = f"{os.getpid()}/{threading.current_thread().name}"
     endings: list[Ending] = []
-    for index, args in items:
+    for number, args in items:
         value, error = None, None
         start = time.monotonic()
         try:
             value = fn(*args, **kwargs)
         except BaseException as caught:
             error = caught.with_traceback(caught.__traceback__ and caught.__traceback__.tb_next)
-        endings.append((index, value, error, start, time.monotonic() - start, worker))
+        endings.append((number, value, error, start, time.monotonic() - start, worker))
     return endings
 
 
@@ -62,7 +96,7 @@ def _run_packed(fn_and_kwargs: bytes, items: Sequence[tuple[int, bytes]]) -> lis
     """Run a batch in a worker of a process pool: pickled pieces in, pickled pieces out."""
     endings: list[Ending] = []
     worker = f"process {os.getpid()}"
-    for index, packed in items:
+    for number, packed in items:
         start = time.monotonic()
         value, error = None, None
         try:
@@ -77,18 +111,18 @@ def _run_packed(fn_and_kwargs: bytes, items: Sequence[tuple[int, bytes]]) -> lis
             error = dump_error(
                 caught.with_traceback(caught.__traceback__ and caught.__traceback__.tb_next)
             )
-        endings.append((index, value, error, start, duration, worker))
+        endings.append((number, value, error, start, duration, worker))
     return endings
 
 
 def _unpack(ending: Ending) -> Record:
-    index, value, error, start, duration, worker = ending
+    number, value, error, start, duration, worker = ending
     if error is not None:
-        return Record(index, None, load_error(error), start, duration, worker)
+        return Record(number, None, load_error(error), start, duration, worker)
     try:
-        return Record(index, load_result(value), None, start, duration, worker)
+        return Record(number, load_result(value), None, start, duration, worker)
     except TaskSerializationError as failure:
-        return Record(index, None, failure, start, duration, worker)
+        return Record(number, None, failure, start, duration, worker)
 
 
 class AdaptedBackend(Backend):
@@ -102,7 +136,9 @@ class AdaptedBackend(Backend):
         self._shared = isinstance(pool, ThreadPoolExecutor)
         self._packed = isinstance(pool, ProcessPoolExecutor)
         self.capabilities = Capabilities(
-            serializes=self._packed, deadlines="soft" if self._shared else "none"
+            serializes=self._packed,
+            deadlines="soft" if self._shared else "none",
+            stops="abandoned" if self._shared else None,
         )
         # Changed by single, atomic operations.
         self._futures: dict[Batch, Future[Any]] = {}
@@ -123,9 +159,9 @@ class AdaptedBackend(Backend):
 
     def _send(self, batch: Batch) -> "Future[Any] | None":
         if self._shared:
-            return self._pool.submit(_run_shared, batch)
+            return self._pool.submit(_run_shared, self, batch)
         if not self._packed:
-            items = [(index, batch.items[index]) for index in reversed(batch.todo)]
+            items = [(number, batch.items[number]) for number in reversed(batch.todo)]
             return self._pool.submit(_run_items, batch.fn, batch.kwargs, items)
         try:
             call = dump_task("the task", (batch.fn, batch.kwargs))
@@ -133,12 +169,12 @@ class AdaptedBackend(Backend):
             self._fail(batch, batch.claim_rest(), error)
             return None
         packed: list[tuple[int, bytes]] = []
-        for index in list(reversed(batch.todo)):
+        for number in list(reversed(batch.todo)):
             try:
-                packed.append((index, dump_task("the task's arguments", batch.items[index])))
+                packed.append((number, dump_task("the task's arguments", batch.items[number])))
             except TaskSerializationError as error:
-                batch.claim(index)
-                self._fail(batch, [index], error)
+                batch.claim(number)
+                self._fail(batch, [number], error)
         return self._pool.submit(_run_packed, call, packed) if packed else None
 
     def _ended(self, batch: Batch, future: "Future[Any]") -> None:
@@ -151,25 +187,25 @@ class AdaptedBackend(Backend):
             return
         if future.cancelled() and batch in self._withdrawing:
             return
-        indices = batch.claim_rest()
+        numbers = batch.claim_rest()
         if future.cancelled() or future.exception() is not None:
-            self._fail(batch, indices, _failure(future))
+            self._fail(batch, numbers, _failure(future))
             return
         endings: list[Ending] = future.result()
         unpack = _unpack if self._packed else Record._make
         batch.report([unpack(ending) for ending in endings])
 
-    def _fail(self, batch: Batch, indices: Sequence[int], error: BaseException) -> None:
-        if indices:
-            batch.report([Record(index, None, error, 0.0, 0.0, "") for index in indices])
+    def _fail(self, batch: Batch, numbers: Sequence[int], error: BaseException) -> None:
+        if numbers:
+            batch.report([Record(number, None, error, 0.0, 0.0, "") for number in numbers])
 
-    def withdraw(self, batch: Batch, indices: Collection[int]) -> list[int]:
+    def withdraw(self, batch: Batch, numbers: Collection[int]) -> list[int]:
         if self._shared:
-            return [index for index in indices if batch.claim(index)]
+            return [number for number in numbers if batch.claim(number)]
         # The other pool knows only the whole, and cancelling it calls `_ended`, which has to
         # leave the items to us.
         future = self._futures.get(batch)
-        if future is None or not set(batch.todo) <= set(indices):
+        if future is None or not set(batch.todo) <= set(numbers):
             return []
         self._withdrawing.add(batch)
         try:
@@ -177,12 +213,14 @@ class AdaptedBackend(Backend):
         finally:
             self._withdrawing.discard(batch)
 
-    def stop(self, batch: Batch, index: int, error: BaseException) -> bool:
-        if not self._shared or surrender(batch, index, error) is None:
+    def stop(self, batch: Batch, number: int, error: BaseException) -> bool:
+        surrendered = surrender(batch, number, error) if self._shared else None
+        if surrendered is None:
             return False
+        batch.report(surrendered[1])
         if batch.todo:  # the thread that hangs will not come back to these
             try:
-                self._pool.submit(_run_shared, batch)
+                self._pool.submit(_run_shared, self, batch)
             except RuntimeError as refusal:
                 self._fail(batch, batch.claim_rest(), refusal)
         return True
@@ -192,11 +230,14 @@ class AdaptedBackend(Backend):
         if self._shared:
             return running_items(batches)
         return [
-            Running(batch, index, 0.0)
+            Running(batch, number, 0.0)
             for batch in batches
             if (future := self._futures.get(batch)) is not None and future.running()
-            for index in list(batch.todo)
+            for number in list(batch.todo)
         ]
+
+    def statistics(self) -> Statistics:
+        return Statistics(workers=self.max_workers, running=len(self.running()))
 
     def shutdown(self, wait: bool) -> None:
         if self._owned:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from .._backend import Backend, Batch, Capabilities, Record, Running
+from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from .._describe import describe_call
 from .._errors import PoolBrokenError, TaskTimeoutError
-from ._run import Run, running_items
+from ._run import LocalRun, running_items
 
 
 class _LateCalls(Batch):
@@ -55,7 +55,7 @@ class InlineBackend(Backend):
         runnable = batch if limit is None else _LateCalls(batch, limit)
         self._running.append(batch)
         try:
-            Run(runnable, "inline").execute()
+            LocalRun(runnable, "inline").execute()
         finally:
             self._running.remove(batch)
 
@@ -69,14 +69,17 @@ class InlineBackend(Backend):
         if self._broken is not None:
             raise PoolBrokenError(self.name, "its initializer failed") from self._broken
 
-    def withdraw(self, batch: Batch, indices: Collection[int]) -> list[int]:
-        return [index for index in indices if batch.claim(index)]
+    def withdraw(self, batch: Batch, numbers: Collection[int]) -> list[int]:
+        return [number for number in numbers if batch.claim(number)]
 
-    def stop(self, batch: Batch, index: int, error: BaseException) -> bool:
+    def stop(self, batch: Batch, number: int, error: BaseException) -> bool:
         return False
 
     def running(self) -> list[Running]:
         return running_items(list(self._running))
+
+    def statistics(self) -> Statistics:
+        return Statistics(running=len(self.running()))
 
     def shutdown(self, wait: bool) -> None:
         """Nothing to release: a batch is done when its dispatch returns."""

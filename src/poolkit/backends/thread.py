@@ -19,68 +19,97 @@ Invariants:
 * A thread can't be killed. `stop` abandons the worker: it loses its slot at once, so that the
   pool goes on with a new one, and its thread ends when the hung call returns, if ever. All
   threads are daemons, so that a hung one can't block the interpreter's exit.
+* A worker whose task waits for others of the pool lends its slot (`lend`), for which the awaited
+  batches go to the front, and takes it back without queuing (`reclaim`). Then more than
+  ``max_workers`` may be active; nothing starts until enough of them have ended.
 * No user code runs, and no thread is started or joined, under the lock.
-
-A batch may stand in ``pending`` though all its items were withdrawn; workers pass over it.
 """
 
 import itertools
+import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, cast
 
-from .._backend import Backend, Batch, Capabilities, Record, Running
+from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from .._errors import PoolBrokenError
 from .._task import threads
-from ._run import Run, running_items, surrender
+from ._pending import PendingQueue
+from ._run import MAX_NESTED, LocalRun, running_items, surrender
 
 DEFAULT_MAX_ABANDONED = 64
 
+# Where in the standard library a thread is while it waits for something we can't see.
+_WAITING_PLACES = ("threading.py", "queue.py", "_base.py", "selectors.py", "connection.py")
+
+
+def count_blocked(workers: Iterable[threading.Thread]) -> int:
+    """Count threads that wait inside one of the standard library's waiting functions."""
+    frames = sys._current_frames()
+    innermost = [frames[w.ident] for w in workers if w.ident in frames]
+    return sum(frame.f_code.co_filename.endswith(_WAITING_PLACES) for frame in innermost)
+
 
 class _Worker:
-    """A thread that runs batches, one after the other."""
+    """A thread that runs batches, one after the other; a `Slot` for the tasks in them."""
 
     def __init__(self, backend: "ThreadBackend", name: str) -> None:
         self.backend = backend
         self.name = name
-        self.batch: Batch | None = None
-        """What it runs; also read by other threads, to see what is running."""
+        self.batches: list[Batch] = []
+        """What it runs, one on top of the other; also read by threads that look what runs."""
+        self.lost = False
+        """It was abandoned; set by its own thread, when it finds out."""
+        self.waiting = False
+        """It has lent its slot. Guarded by the backend's lock."""
         self.thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._wake = threading.Lock()
         self._wake.acquire()
 
     def begin(self, batch: Batch | None) -> None:
         """Start the thread or end its sleep; None tells it to end."""
-        self.batch = batch
+        if batch is not None:
+            self.batches.append(batch)
         if self.thread.ident is None:
             self.thread.start()
         else:
             self._wake.release()
 
-    def run_here(self, batch: Batch) -> None:
-        """Run another batch inside the task at hand, on its stack and with its slot."""
-        Run(batch, self.name, self).execute()
-
     def _main(self) -> None:
         threads.slot = self
-        abandoned = False
         if self.backend.initialize():
-            while self.batch is not None:
-                if not Run(self.batch, self.name, self).execute():
-                    abandoned = True
+            while self.batches:
+                self._run_last()
+                if self.lost:
                     break
-                self.batch = None  # keep nothing alive while asleep
                 if not self.backend.next_batch(self):
                     self._wake.acquire()
-        self.batch = None
-        self.backend.ended(self, abandoned)
+        self.batches.clear()
+        self.backend.ended(self)
+
+    def _run_last(self) -> None:
+        try:
+            if not LocalRun(self.batches[-1], self.name, self).execute():
+                self.lost = True
+        finally:
+            self.batches.pop()  # keep nothing alive while asleep
+
+    def run_here(self, batch: Batch) -> None:
+        if len(self.batches) <= MAX_NESTED:
+            self.batches.append(batch)
+            self._run_last()
+
+    def lend(self, awaited: Collection[Batch]) -> bool:
+        return bool(awaited) and self.backend.lend(self, awaited)
+
+    def reclaim(self) -> None:
+        self.backend.reclaim(self)
 
 
 class ThreadBackend(Backend):
     """A pool of threads; see the module for its rules."""
 
-    capabilities = Capabilities(deadlines="soft")
+    capabilities = Capabilities(priorities=True, deadlines="soft", stops="abandoned")
 
     def __init__(
         self,
@@ -100,7 +129,7 @@ class ThreadBackend(Backend):
         self._max_abandoned = max_abandoned
         # Guards all fields below.
         self._lock = threading.Lock()
-        self._pending: deque[Batch] = deque()
+        self._pending = PendingQueue()
         self._idle: list[_Worker] = []
         self._workers: set[_Worker] = set()  # all but the abandoned ones
         self._active = 0
@@ -112,14 +141,14 @@ class ThreadBackend(Backend):
         with self._lock:
             if self._broken is not None:
                 raise self._error(self._broken.reason, self._broken.__cause__)
-            self._pending.append(batch)
-            ready = self._staff()
+            self._pending.push(batch)
+            ready = self._staff() if self._active < self.max_workers else ()
         self._begin(ready)
 
     def _staff(self) -> list[tuple[_Worker, Batch]]:
         """Match pending batches with free slots. Call with the lock held, then `_begin`."""
         ready: list[tuple[_Worker, Batch]] = []
-        while self._active < self.max_workers and (batch := self._take()) is not None:
+        while self._active < self.max_workers and (batch := self._pending.pop()) is not None:
             if self._idle:
                 worker = self._idle.pop()
             else:
@@ -129,14 +158,7 @@ class ThreadBackend(Backend):
             ready.append((worker, batch))
         return ready
 
-    def _take(self) -> Batch | None:
-        while self._pending:
-            batch = self._pending.popleft()
-            if batch.todo:
-                return batch
-        return None
-
-    def _begin(self, ready: list[tuple[_Worker, Batch]]) -> None:
+    def _begin(self, ready: Collection[tuple[_Worker, Batch]]) -> None:
         """Set workers to work; without the lock."""
         for worker, batch in ready:
             try:
@@ -146,7 +168,7 @@ class ThreadBackend(Backend):
                     self._active -= 1
                     self._workers.discard(worker)
                     if self._active > 0:  # whoever runs takes it later
-                        self._pending.appendleft(batch)
+                        self._pending.push_first([batch])
                         continue
                 self._fail(batch, self._error("the system refused to start a thread", error))
 
@@ -162,11 +184,12 @@ class ThreadBackend(Backend):
     def next_batch(self, worker: _Worker) -> bool:
         """Give `worker`, done with its batch, the next; False if it has to sleep until `begin`."""
         with self._lock:
+            if self._active <= self.max_workers:
+                batch = self._pending.pop()
+                if batch is not None:
+                    worker.batches.append(batch)
+                    return True
             self._active -= 1
-            worker.batch = self._take() if self._active < self.max_workers else None
-            if worker.batch is not None:
-                self._active += 1
-                return True
             # With this many others about, nobody would miss this one.
             surplus = len(self._idle) + self._active >= self.max_workers
             if self._closing or surplus:
@@ -174,41 +197,77 @@ class ThreadBackend(Backend):
             self._idle.append(worker)
             return False
 
-    def ended(self, worker: _Worker, abandoned: bool) -> None:
+    def ended(self, worker: _Worker) -> None:
         """Strike a worker whose thread is about to end off the books."""
         with self._lock:
-            if abandoned:  # perhaps a moment before `stop` counts it
+            if worker.lost:  # perhaps a moment before `stop` counts it
                 self._abandoned -= 1
             elif not self._closing:  # else `shutdown` joins it
                 self._workers.discard(worker)
 
-    def withdraw(self, batch: Batch, indices: Collection[int]) -> list[int]:
-        return [index for index in indices if batch.claim(index)]
-
-    def stop(self, batch: Batch, index: int, error: BaseException) -> bool:
-        run = surrender(batch, index, error)
-        if run is None:
-            return False
+    def lend(self, worker: _Worker, awaited: Collection[Batch]) -> bool:
+        """Free the slot of a worker that has to wait, for the tasks that it waits for first."""
         with self._lock:
-            self._workers.discard(cast(_Worker, run.owner))
-            self._abandoned += 1
+            if worker.waiting or worker not in self._workers:
+                return False
+            worker.waiting = True
             self._active -= 1
-            if batch.todo:
-                self._pending.appendleft(batch)
-            too_many = self._abandoned > self._max_abandoned
+            self._pending.push_first(awaited)
             ready = self._staff()
         self._begin(ready)
-        if too_many:
+        return True
+
+    def reclaim(self, worker: _Worker) -> None:
+        """Take the slot back. One too many may be active then; no task starts until that ends."""
+        with self._lock:
+            worker.waiting = False
+            if worker in self._workers:
+                self._active += 1
+
+    def withdraw(self, batch: Batch, numbers: Collection[int]) -> list[int]:
+        return [number for number in numbers if batch.claim(number)]
+
+    def stop(self, batch: Batch, number: int, error: BaseException) -> bool:
+        surrendered = surrender(batch, number, error)
+        if surrendered is None:
+            return False
+        run, records = surrendered
+        worker = cast(_Worker, run.owner)
+        with self._lock:
+            if worker in self._workers:  # else it was abandoned before, with a task below this
+                self._workers.discard(worker)
+                self._abandoned += 1
+                if not worker.waiting:
+                    self._active -= 1
+            self._pending.push_first([batch])
+            abandoned = self._abandoned
+            ready = self._staff()
+        self._begin(ready)
+        batch.report(records)
+        if abandoned > self._max_abandoned:
             self._break(
-                f"{self._abandoned} threads hang in tasks past their time-out, more than "
-                f"max_abandoned={self._max_abandoned}"
+                f"{abandoned} threads hang in tasks that were given up, more than "
+                f"max_abandoned={self._max_abandoned}; they go on until their calls return"
             )
         return True
 
     def running(self) -> list[Running]:
         with self._lock:
             workers = list(self._workers)
-        return running_items([worker.batch for worker in workers])
+        return running_items([batch for worker in workers for batch in list(worker.batches)])
+
+    def statistics(self) -> Statistics:
+        running = len(self.running())
+        with self._lock:
+            workers = list(self._workers)
+            return Statistics(
+                workers=len(workers),
+                idle=len(self._idle),
+                running=running,
+                waiting=sum(worker.waiting for worker in workers),
+                blocked=count_blocked(w.thread for w in workers if w.batches and not w.waiting),
+                abandoned=max(0, self._abandoned),
+            )
 
     def _error(self, reason: str, cause: BaseException | None) -> PoolBrokenError:
         error = PoolBrokenError(self.name, reason)
@@ -221,7 +280,9 @@ class ThreadBackend(Backend):
             if self._broken is None:
                 self._broken = self._error(reason, cause)
             error = self._broken
-            batches = [*self._pending, *(w.batch for w in self._workers if w.batch is not None)]
+            batches = [*self._pending]
+            for worker in self._workers:
+                batches += worker.batches
             self._pending.clear()
             idle, self._idle = self._idle, []
         for worker in idle:
@@ -230,9 +291,9 @@ class ThreadBackend(Backend):
             self._fail(batch, error)
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
-        indices = batch.claim_rest()
-        if indices:
-            batch.report([Record(index, None, error, 0.0, 0.0, "") for index in indices])
+        numbers = batch.claim_rest()
+        if numbers:
+            batch.report([Record(number, None, error, 0.0, 0.0, "") for number in numbers])
 
     def shutdown(self, wait: bool) -> None:
         with self._lock:

@@ -1,0 +1,75 @@
+"""What `import poolkit` gives, and what it costs."""
+
+import json
+import pickle
+import subprocess
+import sys
+from types import ModuleType
+
+import poolkit
+
+# Each would be felt at every start of every program that uses poolkit.
+HEAVY = {
+    "asyncio",
+    "cloudpickle",
+    "concurrent.futures.process",
+    "concurrent.futures.thread",
+    "multiprocessing",
+    "rich",
+    "tqdm",
+}
+
+
+def test_all_is_a_sorted_tuple() -> None:
+    assert isinstance(poolkit.__all__, tuple)
+    assert list(poolkit.__all__) == sorted(set(poolkit.__all__), key=constants_classes_functions)
+
+
+def constants_classes_functions(name: str) -> tuple[bool, bool, str]:
+    return not name.isupper(), name.islower(), name
+
+
+def test_all_is_what_the_package_defines() -> None:
+    defined = {
+        name
+        for name, value in vars(poolkit).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert set(poolkit.__all__) == defined
+
+
+def test_public_names_say_where_they_come_from() -> None:
+    for name in poolkit.__all__:
+        value = getattr(poolkit, name)
+        if not isinstance(value, str):
+            assert value.__module__ == "poolkit", name
+            assert pickle.loads(pickle.dumps(value)) is value, name
+
+
+def test_public_names_are_documented() -> None:
+    for name in poolkit.__all__:
+        value = getattr(poolkit, name)
+        if not isinstance(value, str):
+            assert value.__doc__, name
+
+
+def test_import_is_light() -> None:
+    script = "import json, sys, poolkit; print(json.dumps(sorted(sys.modules)))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, timeout=60
+    )
+    assert not HEAVY & set(json.loads(loaded.stdout))
+
+
+def test_a_kind_is_loaded_when_it_is_first_made() -> None:
+    script = """\
+import sys, poolkit
+assert not [name for name in sys.modules if name.startswith("poolkit.backends.")]
+with poolkit.make_executor("thread") as pool:
+    assert list(poolkit.map_ordered(pool, abs, [-1])) == [1]
+print(*[name for name in ("multiprocessing", "asyncio", "tqdm") if name in sys.modules])
+"""
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, timeout=60, text=True
+    )
+    assert loaded.stdout.split() == []
