@@ -1,6 +1,7 @@
 """`DeadlineKeeper`, on a clock that the test owns."""
 
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -62,6 +63,12 @@ class Items(Batch):
     def report(self, records: Sequence[Record]) -> None:
         raise NotImplementedError
 
+    def cancel(self) -> bool:
+        raise NotImplementedError
+
+    def ask_to_stop(self) -> None:
+        raise NotImplementedError
+
 
 class FakeBackend(Backend):
     """A backend whose tasks run when the test says so."""
@@ -79,7 +86,7 @@ class FakeBackend(Backend):
         self.stopped: list[tuple[Any, float]] = []
         self.a_stop = threading.Semaphore(0)
 
-    def submit(self, name: str, limit: float | None, *, start: bool = True) -> Batch:
+    def submit(self, name: str, limit: float | None, *, start: bool = True) -> Items:
         batch = Items(tasks.square, [(name,)], {}, TaskOptions(task_timeout=limit))
         self.scope.admit(batch, 0, may_block=True)
         if limit is not None:
@@ -91,7 +98,7 @@ class FakeBackend(Backend):
     def start(self, batch: Batch) -> None:
         self.at_work.append(Running(batch, 0, self.clock.monotonic()))
 
-    def finish(self, batch: Batch) -> None:
+    def finish(self, batch: Any) -> None:
         self.at_work = [item for item in self.at_work if item[0] is not batch]
         self.scope.forget(batch)
 
@@ -114,6 +121,9 @@ class FakeBackend(Backend):
         raise NotImplementedError
 
     def dispatch(self, batch: Batch) -> None:
+        raise NotImplementedError
+
+    def statistics(self) -> Any:
         raise NotImplementedError
 
     def shutdown(self, wait: bool) -> None:
@@ -289,7 +299,6 @@ def test_the_thread_ends_when_the_last_is_forgotten(
     assert thread.is_alive()
     keeper.forget(other)
     assert_ends(thread)
-    clock.wait_asleep  # noqa: B018
     assert keeper._thread is None
 
 
@@ -369,8 +378,6 @@ def test_a_stop_without_a_thread_to_spare(
 
 
 def test_real_pools_share_a_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
     clock = TestClock(time.monotonic)
     clock._offset = 0.0
     keeper = DeadlineKeeper(clock)
@@ -395,3 +402,22 @@ def test_real_pools_share_a_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
         pool.shutdown()
     assert_ends(thread)
     let_go.set()
+
+
+def test_a_pool_that_stands_still_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = TestClock(time.monotonic)
+    monkeypatch.setattr(_executor, "KEEPER", DeadlineKeeper(clock))
+    go = threading.Event()
+    with make_executor("thread", 1) as pool:
+        for _ in range(3):
+            pool.submit(go.wait)
+        while pool.statistics().blocked != 1:
+            pass
+        for _ in range(5):
+            clock.advance(6)
+        clock.wait_asleep()
+        go.set()
+    told = [record for record in caplog.records if "stand still" in record.getMessage()]
+    assert len(told) == 1

@@ -29,7 +29,7 @@ from . import tasks
 
 # Seconds after which a hung task is given up: no test's outcome depends on the figure, as hung
 # tasks hang until the test lets them go, and the others need none.
-SHORT = 0.2
+SHORT = 0.3
 # Seconds that no test ever takes; a test that fails for it would otherwise hang.
 LONG = 20.0
 
@@ -285,10 +285,6 @@ def test_an_initializer_may_raise_anything(error: BaseException) -> None:
         assert failure.__cause__ is error
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a worker that finds the pool broken drops the batch that it was started with",
-)
 def test_a_pool_that_breaks_while_a_worker_is_about_to_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -311,6 +307,34 @@ def test_a_pool_that_breaks_while_a_worker_is_about_to_start(
     future.cancel()
     pool.shutdown()
     assert done, "nobody was left who could have finished it"
+
+
+def test_a_pool_that_breaks_while_a_worker_is_about_to_be_replaced(
+    hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = thread_module._Worker.begin
+    replacements: list[threading.Thread] = []
+    begun = threading.Event()
+
+    with make_executor("thread", 1) as pool:
+        hung = pool.with_options(task_timeout=SHORT).submit(hold)
+        hold.wait_started()
+
+        def break_and_begin(worker: Any, batch: Any) -> None:
+            worker.backend._break("somebody else broke it")
+            begin(worker, batch)
+            replacements.append(worker.thread)
+            begun.set()
+
+        monkeypatch.setattr(thread_module._Worker, "begin", break_and_begin)
+        future = pool.submit(tasks.square, 3)
+        assert isinstance(hung.exception(LONG), TaskTimeoutError)
+        assert begun.wait(LONG)
+        replacements[0].join(LONG)
+        done = future.done()
+        future.cancel()
+    assert done, "nobody was left who could have finished it"
+    assert isinstance(future.exception(), PoolBrokenError)
 
 
 # -- context variables ----------------------------------------------------------------------
@@ -382,7 +406,7 @@ def test_a_hung_task_fails_on_time(hold: Hold) -> None:
         assert isinstance(error, TimeoutError)
         assert error.limit_s == SHORT
         assert "'never seen'" in error.task
-        assert "task_timeout of 0.2 s" in str(error)
+        assert "task_timeout of 0.3 s" in str(error)
         assert hold.threads[0].is_alive()
         assert not future.running()
         assert not future.cancel()
@@ -635,14 +659,21 @@ pool.submit(print, "last")
     assert run_script(script).split() == ["TaskTimeoutError", "last"]
 
 
+@pytest.mark.xfail(
+    sys.version_info[:2] == (3, 12),
+    strict=True,
+    reason="3.12 starts no thread any more once the main thread has ended, so that nobody can "
+    "replace a worker that is given up then",
+)
 def test_exit_keeps_time_limits() -> None:
     """What hangs when the main program ends is given up on time, and what is behind it runs."""
     script = """\
-import threading, poolkit
+import sys, threading, poolkit
 pool = poolkit.make_executor("thread", 1, task_timeout=0.3)
 hung = pool.submit(threading.Event().wait)
-hung.add_done_callback(lambda future: print(type(future.exception()).__name__))
-last = pool.submit(print, "last")
+write = sys.stdout.write  # `print` writes the end of a line by itself, and threads get between
+hung.add_done_callback(lambda future: write(f"{type(future.exception()).__name__}\\n"))
+last = pool.submit(write, "last\\n")
 """
     assert sorted(run_script(script).split()) == ["TaskTimeoutError", "last"]
 
@@ -697,11 +728,6 @@ def test_nothing_of_the_last_task_is_kept() -> None:
         assert ref() is None
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a cycle: error, traceback, the task's frame, its f_back, which is the worker's frame "
-    "with the error in a local variable",
-)
 @pytest.mark.usefixtures("no_gc")
 def test_nothing_of_the_last_failure_is_kept() -> None:
     with watched_pool(1) as watched:
@@ -724,7 +750,6 @@ def test_nothing_of_the_last_failure_is_kept() -> None:
         assert ref() is None
 
 
-@pytest.mark.xfail(strict=True, reason="the same cycle")
 @pytest.mark.usefixtures("no_gc")
 def test_a_raised_failure_is_no_cycle() -> None:
     with watched_pool(1) as watched:
@@ -758,7 +783,6 @@ def test_nothing_of_a_map_is_kept(chunksize: int) -> None:
         assert [ref() for ref in refs] == [None] * 10
 
 
-@pytest.mark.xfail(strict=True, reason="a window keeps its input, and zip keeps its last tuple")
 @pytest.mark.usefixtures("no_gc")
 @pytest.mark.parametrize("ending", ["end", "close"])
 def test_an_iterator_that_has_ended_lets_its_input_go(ending: str) -> None:
@@ -775,9 +799,6 @@ def test_an_iterator_that_has_ended_lets_its_input_go(ending: str) -> None:
         assert [ref() for ref in refs] == [None] * 5
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the generators of a verb hold the last result while they wait for the next"
-)
 @pytest.mark.usefixtures("no_gc")
 def test_a_result_that_was_taken_is_not_kept_while_waiting_for_the_next(hold: Hold) -> None:
     refs: list[weakref.ref[Thing]] = []
@@ -827,10 +848,6 @@ def test_a_cancelled_task_is_let_go_at_once(hold: Hold) -> None:
         hold.let_go()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the thread that keeps time limits keeps the last late item in a local variable",
-)
 @pytest.mark.usefixtures("no_gc")
 def test_an_abandoned_task_is_let_go_when_it_returns(make_hold: Callable[[], Hold]) -> None:
     hold = make_hold()

@@ -59,7 +59,8 @@ class Batch(abc.ABC):
         items: An argument tuple for each call; a record's number is an index of these.
         kwargs: Keyword arguments that all calls share.
         options: How to run them.
-        context: The submitter's context variables; each call gets a copy.
+        context: A copy of the submitter's context variables; each of several calls needs one of
+            its own.
         todo: Indices that nobody has claimed, last first, so that ``pop()`` claims in order.
         running: Index of each item that runs in this process, and what runs it.
     """

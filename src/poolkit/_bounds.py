@@ -6,6 +6,7 @@ of its own, and its work is entered in the pool's as well, so that both bounds a
 """
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from ._errors import PoolShutdownError, QueueFullError
@@ -35,19 +36,23 @@ class Scope:
     Invariants:
 
     * A batch is on the books from before its dispatch until all its callbacks have run.
+    * Entering and leaving the books takes no lock. Who enters looks afterwards whether the scope
+      is closed, who closes it looks at the books afterwards; who leaves looks afterwards for
+      sleepers, who sleeps looks at the books afterwards. So one of each two sees the other.
     * A place under the bound is freed exactly once per item, by whoever settled it: whoever
       took it out of `Batch.todo` or `Batch.running`.
     """
 
     def __init__(self, name: str, max_pending: int | None, when_full: WhenFull) -> None:
         self._name = name
+        self.limited = max_pending is not None
         self._max_pending = max_pending
         self._when_full = when_full
+        self._batches: set[Booked] = set()  # changed by single, atomic operations
         # Guards all fields below.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._sleepers = 0
-        self._batches: set[Booked] = set()
         self._pending = 0
         self._closed = False
 
@@ -60,6 +65,15 @@ class Scope:
     def busy(self) -> bool:
         """Whether any batch is on the books."""
         return bool(self._batches)
+
+    @property
+    def size(self) -> int:
+        """How many batches are on the books."""
+        return len(self._batches)
+
+    def anything_to_do(self) -> bool:
+        """Whether any of them has items that have not started."""
+        return any(batch.todo for batch in self.unsettled())
 
     def admit(self, batch: Booked, places: int, *, may_block: bool) -> None:
         """Enter `batch`, which needs `places` under the bound (0: it has a bound of its own).
@@ -74,19 +88,22 @@ class Scope:
             PoolShutdownError: The scope is closed, or was closed while this call waited.
             QueueFullError: No place is free, and ``when_full`` is ``"raise"``.
         """
+        if self._max_pending is not None and places:
+            self._take_places(places, self._max_pending, may_block)
+        self._batches.add(batch)
+        if self._closed:
+            self.forget(batch)
+            self.release(places)
+            raise PoolShutdownError(self._name)
+
+    def _take_places(self, places: int, most: int, may_block: bool) -> None:
         with self._lock:
-            if self._max_pending is not None and places:
-                while not self._closed and self._pending + places > self._max_pending:
-                    if self._when_full == "raise":
-                        raise QueueFullError(self._name, self._max_pending)
-                    if not may_block:
-                        break
-                    self._sleep(None)
-            if self._closed:
-                raise PoolShutdownError(self._name)
-            if self._max_pending is not None:
-                self._pending += places
-            self._batches.add(batch)
+            if not self._closed and self._pending + places > most:
+                if self._when_full == "raise":
+                    raise QueueFullError(self._name, most)
+                if may_block:
+                    self._sleep(lambda: self._closed or self._pending + places <= most)
+            self._pending += places
 
     def release(self, places: int) -> None:
         """Free places: so many items have been settled."""
@@ -99,9 +116,9 @@ class Scope:
 
     def forget(self, batch: Booked) -> None:
         """Strike a batch off: all its items are settled, and their callbacks have run."""
-        with self._lock:
-            self._batches.discard(batch)
-            if self._sleepers:
+        self._batches.discard(batch)
+        if self._sleepers:
+            with self._lock:
                 self._changed.notify_all()
 
     def close(self) -> None:
@@ -112,20 +129,17 @@ class Scope:
 
     def unsettled(self) -> list[Booked]:
         """Return the batches on the books."""
-        with self._lock:
-            return list(self._batches)
+        return list(self._batches.copy())
 
-    def drain(self, timeout: float | None = None) -> bool:
-        """Wait until the books are empty, `timeout` seconds at most; say whether they are."""
+    def drain(self) -> None:
+        """Wait until the books are empty."""
         with self._lock:
-            while self._batches:
-                if not self._sleep(timeout):
-                    return False
-        return True
+            self._sleep(lambda: not self._batches)
 
-    def _sleep(self, timeout: float | None) -> bool:
-        self._sleepers += 1
+    def _sleep(self, enough: Callable[[], bool]) -> None:
+        self._sleepers += 1  # before the first look
         try:
-            return self._changed.wait(timeout)
+            while not enough():
+                self._changed.wait()
         finally:
             self._sleepers -= 1

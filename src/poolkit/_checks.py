@@ -1,6 +1,7 @@
 """Checks of arguments at the call: each names the argument, the value and what is allowed."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ def check_seconds(name: str, value: Any, *, allow_zero: bool = False) -> float |
     """Return `value` as seconds, or None for None; refuse NaN, negatives and (mostly) zero."""
     if value is None:
         return None
-    if isinstance(value, (bool, str)):
+    if isinstance(value, (bool, str, bytes, bytearray)):
         raise TypeError(f"{name} must be a number of seconds or None, not {value!r:.80}")
     try:
         number = float(value)
@@ -39,6 +40,12 @@ def check_seconds(name: str, value: Any, *, allow_zero: bool = False) -> float |
         least = "at least 0" if allow_zero else "more than 0"
         raise ValueError(f"{name} must be {least} seconds (None for no limit), not {number:g}")
     return number
+
+
+def check_name(name: str, value: Any) -> None:
+    """Raise `ValueError` unless `value` can name a kind of executor."""
+    if not isinstance(value, str) or not re.fullmatch(r"\w[\w.-]*", value):
+        raise ValueError(f"{name} must be a word such as 'grid', not {value!r:.80}")
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

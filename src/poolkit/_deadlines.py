@@ -4,6 +4,9 @@ One thread serves all pools. It is told of no start and no finish; it asks. A ta
 started by the time t can't be late before t + limit, so it is enough to look at a backend's
 running tasks then, and to look again at the first deadline seen, or one limit later. That costs
 nothing per task and one look per worker and limit.
+
+While it looks, it also tells of a pool that stands still: all its tasks seem to wait for something
+that poolkit can't see, perhaps for tasks that are behind them in the queue.
 """
 
 import logging
@@ -25,12 +28,18 @@ _log = logging.getLogger("poolkit")
 # another thread does; this is the pause in between, in seconds.
 _PAUSE = 0.01
 
+# A pool whose queue grows is looked at this often, in seconds, limits or not. If the same tasks
+# are found blocked twice, that is said once.
+STALL_LOOK: Final = 5.0
+
 
 @attrs.define(eq=False)
 class _Watched:
     scope: Scope
     limit: float
     look_at: float
+    blocked_since: float = math.inf
+    blocked: frozenset[tuple[int, int]] = frozenset()
 
 
 class DeadlineKeeper:
@@ -71,6 +80,10 @@ class DeadlineKeeper:
             elif look_at < self._next_look:
                 self._changed.notify()
 
+    def watches(self, backend: Backend) -> bool:
+        """Whether there is any reason to look at this backend now and then."""
+        return backend in self._watched
+
     def forget(self, backend: Backend) -> None:
         """Stop watching a backend that has nothing left to run."""
         with self._changed:
@@ -86,8 +99,8 @@ class DeadlineKeeper:
                         self._thread = None
                         return
                     self._clock.wait(self._changed, self._next_look - self._clock.monotonic())
-            for backend, item in late:
-                self._stop(backend, item)
+            while late:  # and keep nothing while waiting for more
+                self._stop(*late.pop())
 
     def _look(self) -> list[tuple[Backend, Running]]:
         """Return what is late, and set the time of the next look. Call with the lock held."""
@@ -100,7 +113,9 @@ class DeadlineKeeper:
                     del self._watched[backend]
                     continue
                 watched.look_at = now + watched.limit
-                for item in backend.running():
+                running = backend.running()
+                self._tell_if_stalled(backend, watched, running, now)
+                for item in running:
                     limit = item.batch.options.task_timeout
                     if limit is None:
                         continue
@@ -111,6 +126,29 @@ class DeadlineKeeper:
                         watched.look_at = min(watched.look_at, item.start + limit)
             self._next_look = min(self._next_look, watched.look_at)
         return late
+
+    def _tell_if_stalled(
+        self, backend: Backend, watched: _Watched, running: list[Running], now: float
+    ) -> None:
+        """Log if the pool's tasks are all blocked, and were at a look some time ago."""
+        if len(running) < backend.max_workers or not watched.scope.anything_to_do():
+            return
+        statistics = backend.statistics()
+        if statistics.blocked < backend.max_workers:
+            watched.blocked_since = math.inf
+            return
+        blocked = frozenset((id(item.batch), item.number) for item in running)
+        if blocked != watched.blocked:
+            watched.blocked, watched.blocked_since = blocked, now
+        elif watched.blocked_since + STALL_LOOK <= now:
+            watched.blocked_since = math.inf  # said
+            _log.warning(
+                "%s seems to stand still: all its %d running tasks wait for something that "
+                "poolkit can't see, while others are pending. Tasks that wait for tasks of "
+                "their own pool should use poolkit.wait, poolkit.as_completed or result()",
+                backend.name,
+                len(running),
+            )
 
     def _stop(self, backend: Backend, item: Running) -> None:
         """Stop one late task, in a thread of its own: its callbacks may block."""

@@ -28,7 +28,10 @@ def function_name(fn: object) -> str:
     """Return the qualified name of ``fn``, looking through `functools.partial`."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
+    try:
+        name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
+    except Exception:  # a hostile __getattr__
+        name = None
     return name if isinstance(name, str) else type(fn).__name__
 
 

@@ -4,7 +4,6 @@ import difflib
 import importlib.metadata
 import inspect
 import itertools
-import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -12,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol, cast
 
 from ._backend import Backend
-from ._checks import check_callable, check_initializer, check_positive_int
+from ._checks import check_callable, check_initializer, check_name, check_positive_int
 from ._errors import UnsupportedError
 from ._executor import PoolExecutor
 from ._options import INHERIT, TaskOptions, WhenFull
@@ -58,8 +57,7 @@ def register_executor(name: str, factory: ExecutorFactory) -> None:
         ValueError: The name is taken, or no name.
     """
     check_callable("factory", factory)
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ValueError(f"name must be a word such as 'grid', not {name!r:.80}")
+    check_name("name", name)
     with _registry_lock:
         if name in _BUILTIN or name in _INTENTS or _registered.get(name, factory) != factory:
             raise ValueError(f"the kind {name!r} exists already; choose another name")

@@ -65,7 +65,7 @@ class TaskControl(Protocol):
         ...
 
     def cancel(self) -> bool:
-        """Take the task back if no worker has started it, and settle the future as cancelled."""
+        """Take the task back if no worker has started it; say whether it is cancelled."""
         ...
 
     def run_here(self) -> None:
@@ -181,7 +181,7 @@ class TaskFuture(Future[T]):
         control = self._control
         if control is None:
             return super().cancel()
-        return control.cancel() or self.cancelled()
+        return control.cancel()
 
     def abort(self) -> Aborted:
         """End the task even if it is running, by the means of its kind.

@@ -90,6 +90,7 @@ def _outcomes(window: Window) -> Generator[Outcome[Any]]:
             queued_s=max(0.0, record.start - done.batch.dispatched),
             run_s=record.duration,
         )
+        del done, record
 
 
 def _open(

@@ -11,7 +11,7 @@ import attrs
 
 from ._backend import Backend, Batch, Record
 from ._bounds import Scope
-from ._deadlines import DeadlineKeeper
+from ._deadlines import STALL_LOOK, DeadlineKeeper
 from ._describe import describe_call, function_name
 from ._errors import TaskAbortedError, UnsupportedError
 from ._future import Aborted, TaskFuture
@@ -32,11 +32,17 @@ class Link:
         backend: What runs the batches; shared by a pool and all its views.
         scopes: The pool's books first, then those of the view and the views it was made from.
         keeper: Who keeps deadlines, if the backend leaves that to the face.
+        limited: Whether any of the scopes has a bound.
     """
 
     backend: Backend
     scopes: tuple[Scope, ...]
     keeper: DeadlineKeeper
+    limited: bool = attrs.field(init=False)
+
+    @limited.default
+    def _any_limited(self) -> bool:
+        return any(scope.limited for scope in self.scopes)
 
     def dispatch(self, batch: "FaceBatch", *, bounded: bool) -> None:
         """Enter `batch` in the books and hand it to the backend.
@@ -53,32 +59,39 @@ class Link:
         """
         slot = threads.slot
         may_block = slot is None or slot.backend is not self.backend
-        if bounded:
+        if bounded and self.limited:
             batch.places = 1
-        entered: list[Scope] = []
+        entered = 0
         try:
             for scope in self.scopes:
                 scope.admit(batch, batch.places * len(batch.items), may_block=may_block)
-                entered.append(scope)
+                entered += 1
             self.backend.dispatch(batch)
         except BaseException:
             # An interrupt may come when the backend has the batch already. What can still be
             # claimed is ours to strike off; whoever claimed the rest will settle it.
             unsent = len(batch.claim_rest())
-            for scope in entered:
+            for scope in self.scopes[:entered]:
                 scope.release(batch.places * unsent)
                 if unsent == len(batch.items):
                     scope.forget(batch)
             raise
         limit = batch.options.task_timeout
-        if limit is not None and self.backend.capabilities.deadlines == "soft":
-            self.keeper.watch(self.backend, self.scopes[0], limit)
+        scope, keeper = self.scopes[0], self.keeper
+        if limit is None:
+            # A queue that grows, which may be the sign of a pool that stands still.
+            queued = bounded and scope.size > self.backend.max_workers
+            if not queued or keeper.watches(self.backend):
+                return
+            limit = STALL_LOOK
+        if self.backend.capabilities.deadlines == "soft":
+            keeper.watch(self.backend, scope, limit)
 
 
 class FaceBatch(Batch):
     """A batch that is on the books of a link's scopes."""
 
-    __slots__ = ("_unsettled", "dispatched", "link", "places")
+    __slots__ = ("_unsettled", "link", "places")
 
     def __init__(
         self,
@@ -91,7 +104,6 @@ class FaceBatch(Batch):
         super().__init__(fn, items, kwargs, options)
         self.link = link
         self.places = 0
-        self.dispatched = time.monotonic()
         self._unsettled = len(items)
 
     @property
@@ -101,7 +113,8 @@ class FaceBatch(Batch):
 
     def report(self, records: Sequence[Record]) -> None:
         """Free the items' places, let them take effect, and only then leave the books."""
-        self._release(len(records))
+        if self.places:
+            self._release(len(records))
         try:
             self.settle(records)
         except BaseException:  # a future that somebody else has settled must not cost a worker
@@ -113,7 +126,8 @@ class FaceBatch(Batch):
         indices = self.link.backend.withdraw(self, list(self.todo))
         if not indices:
             return False
-        self._release(len(indices))
+        if self.places:
+            self._release(len(indices))
         self.settle_withdrawn(indices)
         self._forget(len(indices))
         return True
@@ -127,9 +141,8 @@ class FaceBatch(Batch):
         raise NotImplementedError
 
     def _release(self, count: int) -> None:
-        if self.places:
-            for scope in self.link.scopes:
-                scope.release(count)
+        for scope in self.link.scopes:
+            scope.release(count * self.places)
 
     def _forget(self, count: int) -> None:
         if count != len(self.items):
@@ -160,6 +173,18 @@ class Submission(FaceBatch):
     def is_running(self) -> bool:
         """Whether a worker runs the task now."""
         return any(item.batch is self for item in self.link.backend.running())
+
+    def cancel(self) -> bool:
+        """Take the task back if it has not started; say whether it is cancelled, by whomever."""
+        if super().cancel():
+            return True
+        # Whoever has claimed it is about to run it or, having finished or cancelled it, to
+        # settle it: which of the two shows within a few instructions of theirs.
+        while not self.future.done():
+            if self.is_running():
+                return False
+            time.sleep(0)
+        return self.future.cancelled()
 
     def run_here(self) -> None:
         """Run the task inside the task of this thread that waits for it, if that is sound.

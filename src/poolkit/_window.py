@@ -61,7 +61,7 @@ class Done(NamedTuple):
 class WindowBatch(FaceBatch):
     """A chunk of a window's input."""
 
-    __slots__ = ("base", "inbox", "missing")
+    __slots__ = ("base", "dispatched", "inbox", "missing")
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class WindowBatch(FaceBatch):
     ) -> None:
         super().__init__(link, fn, items, {}, options)
         self.base = base
+        self.dispatched = time.monotonic()
         self.inbox = inbox
         self.missing = len(items)
         """Items that have not come back; the consumer's thread counts."""
@@ -276,6 +277,7 @@ class Window:
                     done = self._ready.popleft()
                     self._yielded += 1
                     yield done
+                    del done  # or it would live on through the wait for the next
                     if self._yielded >= self._feed_at:
                         break
             if self._input_error is not None:
@@ -296,6 +298,7 @@ class Window:
                 finally:
                     del error, done  # a traceback that holds its own error would be a cycle
             yield done.record.value
+            del done, error
 
     def _wait(self) -> tuple[WindowBatch, Sequence[Record]]:
         if threads.run is None and threads.slot is None:
@@ -352,6 +355,7 @@ class Window:
             wait: Whether to wait for what runs, if the pool is this window's own.
         """
         self._exhausted = True
+        self._inputs = iter(())  # the input is not kept any longer than needed
         batches, self._in_flight = self._in_flight, set()
         for batch in batches:
             batch.cancel()

@@ -91,6 +91,7 @@ def cases_of(module: Any) -> list[type[unittest.TestCase]]:
         )
     ]
 
+
 def main(name: str) -> int:
     stand_in()
     stand_in_scripts()
@@ -103,6 +104,7 @@ def main(name: str) -> int:
     result = unittest.TextTestRunner(sys.stdout, verbosity=2).run(suite)
     print(support.environment_altered)
     return not result.wasSuccessful()
+
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1]))

@@ -8,32 +8,28 @@ from .._backend import Batch
 
 
 class PendingQueue:
-    """First in, first out within a priority; smaller priorities first. Not thread-safe.
+    """First in, first out within a priority; smaller priorities first.
+
+    Nearly all batches have priority 0 and stand in ``plain``, to which any thread may append,
+    and from which it may take the leftmost while `special` is false: both are single operations
+    that the interpreter makes atomic. All else is guarded by the owner's lock.
 
     Batches that have nothing left to claim may stand anywhere in it, as cancelling and helping
-    a waiter leave them there; `pop` passes over them, and `push` sweeps when they may be many.
+    a waiter leave them there; `pop` passes over them.
     """
 
     def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything."""
+        self.plain: deque[Batch] = deque()
+        self.special = False
+        """Whether `pop` has more to look at than ``plain``."""
         self._first: deque[Batch] = deque()
-        self._levels: dict[int, deque[Batch]] = {0: deque()}
+        self._levels: dict[int, deque[Batch]] = {0: self.plain}
         self._order = [0]
-        self._count = 0
-        self._sweep_at = 64
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over what can still be run, each once, in order."""
-        seen = {batch: None for batch in self._first if batch.todo}
-        for priority in self._order:
-            seen |= {batch: None for batch in self._levels[priority] if batch.todo}
-        return iter(seen)
-
-    def __bool__(self) -> bool:
-        return self._count > 0 and any(True for _ in self)
+        levels = [self._first, *(self._levels[priority] for priority in self._order)]
+        return iter({batch: None for level in levels for batch in list(level) if batch.todo})
 
     def push(self, batch: Batch) -> None:
         """Add a batch behind all others of its priority."""
@@ -42,36 +38,50 @@ class PendingQueue:
         if level is None:
             level = self._levels[priority] = deque()
             insort(self._order, priority)
+            self.special = True
         level.append(batch)
-        self._count += 1
-        if self._count > self._sweep_at:
-            self._sweep()
 
     def push_first(self, batches: Collection[Batch]) -> None:
         """Put batches before all others; they may stand elsewhere in the queue, too."""
-        waiting = [batch for batch in batches if batch.todo]
-        self._first.extendleft(reversed(waiting))
-        self._count += len(waiting)
+        self._first.extendleft(batch for batch in reversed(list(batches)) if batch.todo)
+        self.special = True
 
     def pop(self) -> Batch | None:
         """Take out the next batch that can still be run; None if there is none."""
-        if not self._count:
-            return None
         for level in (self._first, *(self._levels[priority] for priority in self._order)):
-            while level:
-                self._count -= 1
-                batch = level.popleft()
-                if batch.todo:
-                    return batch
-        self._order = [0]
-        self._levels = {0: deque()}
+            batch = pop_runnable(level)
+            if batch is not None:
+                return batch
+        self._forget_empty_levels()
         return None
 
-    def _sweep(self) -> None:
-        """Drop what has nothing left to claim; amortised, this costs each push a constant."""
-        self._first = deque(batch for batch in self._first if batch.todo)
-        self._count = len(self._first)
-        for priority, level in self._levels.items():
-            self._levels[priority] = kept = deque(batch for batch in level if batch.todo)
-            self._count += len(kept)
-        self._sweep_at = max(64, 2 * self._count)
+    def clear(self) -> None:
+        """Forget everything."""
+        self._first.clear()
+        self.plain.clear()
+        self._forget_empty_levels()
+
+    def sweep(self) -> None:
+        """Drop from ``plain`` what has nothing left to claim; others may append meanwhile."""
+        self.special = True  # keeps those who pop without the lock away
+        kept: list[Batch] = []
+        while (batch := pop_runnable(self.plain)) is not None:
+            kept.append(batch)
+        self.plain.extendleft(reversed(kept))
+        self.special = bool(self._first) or len(self._order) > 1
+
+    def _forget_empty_levels(self) -> None:
+        self._levels = {0: self.plain}
+        self._order = [0]
+        self.special = False
+
+
+def pop_runnable(level: deque[Batch]) -> Batch | None:
+    """Take the leftmost batch that has something left to claim; thread-safe."""
+    while True:
+        try:
+            batch = level.popleft()
+        except IndexError:
+            return None
+        if batch.todo:
+            return batch

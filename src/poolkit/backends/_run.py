@@ -69,7 +69,8 @@ class LocalRun(Run):
         self.start = start = time.monotonic()
         batch.running[number] = self
         try:
-            value = batch.context.copy().run(batch.fn, *batch.items[number], **batch.kwargs)
+            context = batch.context if len(batch.items) == 1 else batch.context.copy()
+            value = context.run(batch.fn, *batch.items[number], **batch.kwargs)
         except BaseException as caught:
             # Without our own frame, the traceback starts in the user's code, and does not
             # hold on to this frame, which holds on to the error.
@@ -81,6 +82,7 @@ class LocalRun(Run):
             call = describe_call(batch.fn, batch.items[number], batch.kwargs)
             ending = "returned" if error is None else f"raised {type(error).__name__}"
             _log.info("%s %s after %.3f s, too late: dropped", call, ending, duration)
+            del batch, value, error  # see the end
             return False
         self._records.append(Record(number, value, error, start, duration, self.worker))
         # The user's frames in a traceback lead back to this one, for as long as the error lives.

@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
+from multiprocessing.context import BaseContext
 from typing import Any
 
 from .._cpu import available_cpus
@@ -22,6 +23,10 @@ def make_process_pool(
     methods = multiprocessing.get_all_start_methods()
     if start_method is not None and start_method not in methods:
         raise ValueError(f"start_method must be one of {', '.join(methods)}, not {start_method!r}")
+    if mp_context is not None and not isinstance(mp_context, BaseContext):
+        raise TypeError(
+            f"mp_context must come from multiprocessing.get_context(), not be {mp_context!r:.80}"
+        )
     if mp_context is None:
         default = "forkserver" if "forkserver" in methods else "spawn"
         mp_context = multiprocessing.get_context(start_method or default)

@@ -14,7 +14,6 @@ Invariants:
 
 * ``_active`` counts the workers that hold a slot, which are those with a batch in hand, and no
   batch is handed out while ``_active >= max_workers``.
-* ``pending`` is empty or all slots are taken, whenever the lock is free.
 * Idle workers are chosen last in, first out: the warm one works, the others stay asleep.
 * A thread can't be killed. `stop` abandons the worker: it loses its slot at once, so that the
   pool goes on with a new one, and its thread ends when the hung call returns, if ever. All
@@ -22,6 +21,9 @@ Invariants:
 * A worker whose task waits for others of the pool lends its slot (`lend`), for which the awaited
   batches go to the front, and takes it back without queuing (`reclaim`). Then more than
   ``max_workers`` may be active; nothing starts until enough of them have ended.
+* ``pending`` is empty or all slots are taken, once everybody has done what they are at. Adding
+  to the queue and taking from it need no lock, only changes of ``_active`` do. Who adds looks
+  for a free slot afterwards; who frees a slot looks at the queue afterwards. One of them sees.
 * No user code runs, and no thread is started or joined, under the lock.
 """
 
@@ -34,7 +36,7 @@ from typing import Any, cast
 from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from .._errors import PoolBrokenError
 from .._task import threads
-from ._pending import PendingQueue
+from ._pending import PendingQueue, pop_runnable
 from ._run import MAX_NESTED, LocalRun, running_items, surrender
 
 DEFAULT_MAX_ABANDONED = 64
@@ -84,6 +86,8 @@ class _Worker:
                     break
                 if not self.backend.next_batch(self):
                     self._wake.acquire()
+        else:
+            self.backend.fail(self.batches)
         self.batches.clear()
         self.backend.ended(self)
 
@@ -127,7 +131,8 @@ class ThreadBackend(Backend):
         self._prefix = thread_name_prefix or name
         self._numbers = itertools.count()
         self._max_abandoned = max_abandoned
-        # Guards all fields below.
+        self._withdrawn = 0  # roughly, since the queue was swept
+        # Guards all fields below, but for `PendingQueue.plain`.
         self._lock = threading.Lock()
         self._pending = PendingQueue()
         self._idle: list[_Worker] = []
@@ -138,12 +143,23 @@ class ThreadBackend(Backend):
         self._broken: PoolBrokenError | None = None
 
     def dispatch(self, batch: Batch) -> None:
-        with self._lock:
-            if self._broken is not None:
-                raise self._error(self._broken.reason, self._broken.__cause__)
-            self._pending.push(batch)
-            ready = self._staff() if self._active < self.max_workers else ()
-        self._begin(ready)
+        broken = self._broken
+        if broken is not None:
+            raise self._error(broken.reason, broken.__cause__)
+        if batch.options.priority:
+            with self._lock:
+                self._pending.push(batch)
+        else:
+            self._pending.plain.append(batch)
+        # A worker that gives its slot back looks at the queue after that, so whoever comes
+        # second of it and us sees the other: see the last invariant.
+        if self._active < self.max_workers:
+            with self._lock:
+                ready = self._staff()
+            self._begin(ready)
+        error = self._broken
+        if error is not None:  # since we looked; `_break` may have missed this batch
+            self._fail(batch, error)
 
     def _staff(self) -> list[tuple[_Worker, Batch]]:
         """Match pending batches with free slots. Call with the lock held, then `_begin`."""
@@ -183,13 +199,19 @@ class ThreadBackend(Backend):
 
     def next_batch(self, worker: _Worker) -> bool:
         """Give `worker`, done with its batch, the next; False if it has to sleep until `begin`."""
+        if self._active <= self.max_workers and not self._pending.special:
+            batch = pop_runnable(self._pending.plain)
+            if batch is not None:
+                worker.batches.append(batch)
+                return True
         with self._lock:
-            if self._active <= self.max_workers:
+            self._active -= 1
+            if self._active < self.max_workers:
                 batch = self._pending.pop()
                 if batch is not None:
+                    self._active += 1
                     worker.batches.append(batch)
                     return True
-            self._active -= 1
             # With this many others about, nobody would miss this one.
             surplus = len(self._idle) + self._active >= self.max_workers
             if self._closing or surplus:
@@ -225,7 +247,15 @@ class ThreadBackend(Backend):
                 self._active += 1
 
     def withdraw(self, batch: Batch, numbers: Collection[int]) -> list[int]:
-        return [number for number in numbers if batch.claim(number)]
+        withdrawn = [number for number in numbers if batch.claim(number)]
+        self._withdrawn += 1
+        if self._withdrawn > max(256, len(self._pending.plain) // 2):
+            self._withdrawn = 0
+            with self._lock:
+                self._pending.sweep()
+                ready = self._staff()
+            self._begin(ready)
+        return withdrawn
 
     def stop(self, batch: Batch, number: int, error: BaseException) -> bool:
         surrendered = surrender(batch, number, error)
@@ -279,7 +309,6 @@ class ThreadBackend(Backend):
         with self._lock:
             if self._broken is None:
                 self._broken = self._error(reason, cause)
-            error = self._broken
             batches = [*self._pending]
             for worker in self._workers:
                 batches += worker.batches
@@ -287,8 +316,13 @@ class ThreadBackend(Backend):
             idle, self._idle = self._idle, []
         for worker in idle:
             worker.begin(None)
-        for batch in batches:
-            self._fail(batch, error)
+        self.fail(batches)
+
+    def fail(self, batches: Collection[Batch]) -> None:
+        """Fail what has not started of these, in a broken pool."""
+        if self._broken is not None:
+            for batch in list(batches):
+                self._fail(batch, self._broken)
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
         numbers = batch.claim_rest()
