@@ -85,14 +85,24 @@ class DeadlineKeeper:
         return backend in self._watched
 
     def forget(self, backend: Backend) -> None:
-        """Stop watching a backend that has nothing left to run."""
+        """Stop watching a backend that has nothing left to run; wait for the thread to end.
+
+        It ends if this was the last one. Should something else be watched from now on, another
+        thread does that.
+        """
         with self._changed:
-            if self._watched.pop(backend, None) is not None:
-                self._changed.notify()
+            if self._watched.pop(backend, None) is None or self._watched:
+                return
+            thread, self._thread = self._thread, None
+            self._changed.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
     def _keep(self) -> None:
         while True:
             with self._changed:
+                if self._thread is not threading.current_thread():
+                    return
                 late = self._look()
                 if not late:
                     if not self._watched:

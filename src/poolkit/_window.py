@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import CancelledError
 from itertools import islice
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from ._backend import Record
 from ._chunking import Chunking
@@ -58,6 +58,24 @@ class Done(NamedTuple):
         return self.batch.base + self.record.number
 
 
+class Inbox(queue.SimpleQueue[Any]):
+    """Where the batches of a window put pairs of themselves and their records."""
+
+    closed = False
+    """Nobody reads it any more. What still comes must not stay in it: it would be a cycle."""
+
+    def put_records(self, batch: "WindowBatch", records: Sequence[Record]) -> None:
+        """Deliver results; any thread may."""
+        if not self.closed:
+            self.put((batch, records))
+
+    def close(self) -> None:
+        """Read it no more, and let go of what is in it."""
+        self.closed = True
+        while not self.empty():
+            self.get_nowait()
+
+
 class WindowBatch(FaceBatch):
     """A chunk of a window's input."""
 
@@ -70,7 +88,7 @@ class WindowBatch(FaceBatch):
         items: Sequence[tuple[Any, ...]],
         options: TaskOptions,
         base: int,
-        inbox: "queue.SimpleQueue[tuple[WindowBatch, Sequence[Record]]]",
+        inbox: Inbox,
     ) -> None:
         super().__init__(link, fn, items, {}, options)
         self.base = base
@@ -80,11 +98,11 @@ class WindowBatch(FaceBatch):
         """Items that have not come back; the consumer's thread counts."""
 
     def settle(self, records: Sequence[Record]) -> None:
-        self.inbox.put((self, records))
+        self.inbox.put_records(self, records)
 
     def settle_withdrawn(self, indices: Collection[int]) -> None:
-        self.inbox.put(
-            (self, [Record(index, None, CancelledError(), 0.0, 0.0, "") for index in indices])
+        self.inbox.put_records(
+            self, [Record(index, None, CancelledError(), 0.0, 0.0, "") for index in indices]
         )
 
 
@@ -98,6 +116,9 @@ class Progress(Protocol):
     def close(self) -> object:
         """End the display."""
         ...
+
+
+Arrival = tuple[WindowBatch, Sequence[Record]]
 
 
 class Window:
@@ -153,7 +174,7 @@ class Window:
         self._release = release
         self._keep = keep
 
-        self._inbox: queue.SimpleQueue[tuple[WindowBatch, Sequence[Record]]] = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._in_flight: set[WindowBatch] = set()
         self._buffer: dict[int, Done] = {}  # came back before its turn
         self._ready: deque[Done] = deque()  # may be yielded
@@ -300,17 +321,19 @@ class Window:
             yield done.record.value
             del done, error
 
-    def _wait(self) -> tuple[WindowBatch, Sequence[Record]]:
+    def _wait(self) -> Arrival:
         if threads.run is None and threads.slot is None:
             return self._get()
         with waiting_for(list(self._in_flight), any_of=True, untimed=self._deadline is None):
             return self._get()
 
-    def _get(self) -> tuple[WindowBatch, Sequence[Record]]:
+    def _get(self) -> Arrival:
         if self._deadline is None:
-            return self._inbox.get()
+            return cast(Arrival, self._inbox.get())
         try:
-            return self._inbox.get(timeout=max(0.0, self._deadline - time.monotonic()))
+            return cast(
+                Arrival, self._inbox.get(timeout=max(0.0, self._deadline - time.monotonic()))
+            )
         except queue.Empty:
             raise TimeoutError(
                 f"{self._pulled - self._returned} results still missing after timeout="
@@ -355,10 +378,14 @@ class Window:
             wait: Whether to wait for what runs, if the pool is this window's own.
         """
         self._exhausted = True
-        self._inputs = iter(())  # the input is not kept any longer than needed
         batches, self._in_flight = self._in_flight, set()
         for batch in batches:
             batch.cancel()
+        # Nothing is kept any longer than needed.
+        self._inputs = iter(())
+        self._inbox.close()
+        self._ready.clear()
+        self._buffer.clear()
         progress, self._progress = self._progress, None
         if progress is not None:
             progress.close()

@@ -28,7 +28,7 @@ def foreign(kind: str) -> concurrent.futures.Executor:
     return pool
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def close_foreign() -> Iterator[None]:
     yield
     for kind in KINDS[3:]:
