@@ -4,6 +4,7 @@ import contextvars
 import gc
 import itertools
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -870,3 +871,35 @@ def test_an_abandoned_task_is_let_go_when_it_returns(make_hold: Callable[[], Hol
             kept = ref() is not None
             blocker.let_go()
     assert not kept
+
+
+# -- fork -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_is_free_of_the_pool_and_the_parents_goes_on() -> None:
+    script = """\
+import multiprocessing, sys, threading, warnings, poolkit
+warnings.simplefilter("ignore")
+go, started = threading.Event(), threading.Event()
+
+def hold():
+    started.set()
+    go.wait()
+
+def child():
+    try:
+        pool.submit(abs, -1)
+    except poolkit.PoolShutdownError:
+        sys.exit(5)
+
+pool = poolkit.make_executor("thread", 1, task_timeout=600, max_pending=9)
+futures = [pool.submit(hold), pool.submit(abs, -3)]
+started.wait()
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+go.set()
+print(process.exitcode, futures[1].result(), pool.submit(abs, -4).result())
+"""
+    assert run_script(script).split() == ["5", "3", "4"]

@@ -127,6 +127,13 @@ class Scope:
             self._closed = True
             self._changed.notify_all()
 
+    def abandon(self) -> None:
+        """Close for good, in a forked child, where whoever held the lock does not exist."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._closed = True
+        self._batches = set()
+
     def unsettled(self) -> list[Booked]:
         """Return the batches on the books."""
         return list(self._batches.copy())

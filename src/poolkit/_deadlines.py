@@ -50,6 +50,10 @@ class DeadlineKeeper:
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Forget everything, in a forked child, where neither thread nor lock's holder exists."""
         # Guards all fields below.
         self._changed = threading.Condition(threading.Lock())
         self._watched: dict[Backend, _Watched] = {}

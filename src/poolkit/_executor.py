@@ -1,6 +1,7 @@
 """`PoolExecutor`: the face of every kind of pool, and of every view of one."""
 
 import math
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +42,19 @@ def _finish_all() -> None:
 
 # Runs before daemon threads are left behind; the public `atexit` would run after that.
 threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
+
+
+def _forget_parent() -> None:
+    """In a forked child: the pools' threads are not here, so nothing of theirs will ever end."""
+    for link in list(_links):
+        for scope in link.scopes:
+            scope.abandon()
+    _links.clear()
+    KEEPER.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
 
 
 class PoolExecutor(Executor):
