@@ -35,23 +35,28 @@ Contender = Callable[[], tuple[AbstractContextManager[Any], Callable[[Any], Subm
 
 
 def poolkit_pool() -> tuple[Any, Callable[[Any], Submit], str]:
+    """Poolkit, as `make_executor` gives it."""
     return make_executor("thread", WORKERS), lambda pool: lambda: pool.submit(nothing), "result"
 
 
 def poolkit_timed() -> tuple[Any, Callable[[Any], Submit], str]:
+    """Poolkit, with a limit on each task."""
     pool = make_executor("thread", WORKERS, task_timeout=60)
     return pool, lambda pool: lambda: pool.submit(nothing), "result"
 
 
 def stdlib_pool() -> tuple[Any, Callable[[Any], Submit], str]:
+    """The standard library's pool."""
     return ThreadPoolExecutor(WORKERS), lambda pool: lambda: pool.submit(nothing), "result"
 
 
 def mp_pool() -> tuple[Any, Callable[[Any], Submit], str]:
+    """The pool of threads in multiprocessing."""
     return ThreadPool(WORKERS), lambda pool: lambda: pool.apply_async(nothing), "get"
 
 
 def pebble_pool() -> tuple[Any, Callable[[Any], Submit], str]:
+    """Pebble's pool of threads."""
     return (
         PebbleThreadPool(max_workers=WORKERS),
         lambda pool: lambda: pool.schedule(nothing),
@@ -106,7 +111,7 @@ def main() -> None:
                 if hasattr(pool, "stop"):
                     pool.close()
                     pool.join()
-    table = Table("pool", "submit, tasks/s", "× stdlib", "round trip, µs", "× stdlib's time")
+    table = Table("pool", "submit, tasks/s", "ratio to stdlib", "round trip, µs", "ratio of times")
     rate = {name: statistics.median(values) for name, values in rates.items()}
     trip = {name: statistics.median(values) for name, values in trips.items()}
     for name in CONTENDERS:

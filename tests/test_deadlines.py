@@ -63,7 +63,7 @@ class Items(Batch):
     def report(self, records: Sequence[Record]) -> None:
         raise NotImplementedError
 
-    def cancel(self) -> bool:
+    def take_back(self) -> bool:
         raise NotImplementedError
 
     def ask_to_stop(self) -> None:

@@ -129,11 +129,11 @@ def test_kind_of_a_wrong_type(kind: Any) -> None:
 # -- options --------------------------------------------------------------------------------
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"max_workers": 0}, ValueError, "max_workers must be at least 1, not 0"),
-    ({"max_workers": -1}, ValueError, "max_workers must be at least 1, not -1"),
-    ({"max_workers": 1.5}, TypeError, "max_workers must be an int of at least 1, not 1.5"),
-    ({"max_workers": "2"}, TypeError, "max_workers must be an int of at least 1, not '2'"),
-    ({"max_workers": True}, TypeError, "max_workers must be an int of at least 1, not True"),
+    ({"max_workers": 0}, ValueError, "max_workers must be greater than 0, not 0"),
+    ({"max_workers": -1}, ValueError, "max_workers must be greater than 0, not -1"),
+    ({"max_workers": 1.5}, TypeError, "max_workers must be an int greater than 0, not 1.5"),
+    ({"max_workers": "2"}, TypeError, "max_workers must be an int greater than 0, not '2'"),
+    ({"max_workers": True}, TypeError, "max_workers must be an int greater than 0, not True"),
     ({"task_timeout": 0}, ValueError, "task_timeout must be more than 0 seconds"),
     ({"task_timeout": -1.5}, ValueError, "task_timeout must be more .*, not -1.5"),
     ({"task_timeout": math.nan}, ValueError, "task_timeout must be more .*, not nan"),
@@ -141,9 +141,9 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"task_timeout": True}, TypeError, "task_timeout must be a number of seconds"),
     ({"when_full": "drop"}, ValueError, "when_full must be 'block' or 'raise', not 'drop'"),
     ({"when_full": None}, ValueError, "when_full must be 'block' or 'raise', not None"),
-    ({"max_pending": 0}, ValueError, "max_pending must be at least 1, not 0"),
-    ({"max_pending": 2.0}, TypeError, "max_pending must be an int of at least 1, not 2.0"),
-    ({"max_pending": False}, TypeError, "max_pending must be an int of at least 1, not False"),
+    ({"max_pending": 0}, ValueError, "max_pending must be greater than 0, not 0"),
+    ({"max_pending": 2.0}, TypeError, "max_pending must be an int greater than 0, not 2.0"),
+    ({"max_pending": False}, TypeError, "max_pending must be an int greater than 0, not False"),
     ({"initializer": 3}, TypeError, "initializer must be callable, not 3"),
     ({"initargs": [1]}, TypeError, r"initargs must be a tuple, not \[1\]"),
     ({"initializer": print, "initargs": "x"}, TypeError, "initargs must be a tuple, not 'x'"),
@@ -250,7 +250,7 @@ def test_an_existing_executor_has_its_workers(options: dict[str, Any], named: st
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"max_abandoned": 0}, ValueError, "max_abandoned must be at least 1, not 0"),
+        ({"max_abandoned": 0}, ValueError, "max_abandoned must be greater than 0, not 0"),
         ({"max_abandoned": "1"}, TypeError, "max_abandoned must be an int"),
     ],
 )
@@ -271,7 +271,7 @@ def test_wrong_options_of_threads(
             ValueError,
             "start_method or mp_context, not both",
         ),
-        ({"max_tasks_per_child": 0}, ValueError, "max_tasks_per_child must be at least 1"),
+        ({"max_tasks_per_child": 0}, ValueError, "max_tasks_per_child must be greater than 0"),
         ({"max_tasks_per_child": True}, TypeError, "max_tasks_per_child must be an int"),
         (
             {"max_tasks_per_child": 1, "start_method": "fork"},

@@ -163,13 +163,13 @@ def test_positive_int() -> None:
 def test_no_int(value: Any) -> None:
     with pytest.raises(TypeError) as caught:
         check_positive_int("n", value)
-    assert str(caught.value) == f"n must be an int of at least 1, not {value!r}"
+    assert str(caught.value) == f"n must be an int greater than 0, not {value!r}"
 
 
 @pytest.mark.parametrize("value", [0, -1, -(10**30), Index(-5)])
 def test_not_positive(value: Any) -> None:
     number = value.__index__()
-    with pytest.raises(ValueError, match=f"^n must be at least 1, not {number}$"):
+    with pytest.raises(ValueError, match=f"^n must be greater than 0, not {number}$"):
         check_positive_int("n", value)
 
 

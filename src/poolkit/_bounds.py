@@ -21,8 +21,8 @@ class Booked(Protocol):
         """What has not started."""
         ...
 
-    def cancel(self) -> bool:
-        """Take back what has not started; say whether that was anything."""
+    def take_back(self) -> bool:
+        """Cancel what has not started; say whether that was anything."""
         ...
 
     def ask_to_stop(self) -> None:

@@ -14,15 +14,15 @@ def check_callable(name: str, value: object) -> None:
 
 
 def check_positive_int(name: str, value: Any) -> int:
-    """Return `value` if it is an int of at least 1; numpy's integers pass, bools don't."""
+    """Return `value` if it is an int greater than 0; numpy's integers pass, bools don't."""
     try:
         if isinstance(value, (bool, str)):
             raise TypeError
         number: int = value.__index__()
     except (AttributeError, TypeError):
-        raise TypeError(f"{name} must be an int of at least 1, not {value!r:.80}") from None
+        raise TypeError(f"{name} must be an int greater than 0, not {value!r:.80}") from None
     if number < 1:
-        raise ValueError(f"{name} must be at least 1, not {number}")
+        raise ValueError(f"{name} must be greater than 0, not {number}")
     return number
 
 

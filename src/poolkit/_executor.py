@@ -203,10 +203,11 @@ class PoolExecutor(Executor):
         """
         bound: float = math.inf
         if buffersize is not None:
-            # As the standard library has it: a bool is an int, a float is a TypeError.
             if not isinstance(buffersize, int):
                 raise TypeError("buffersize must be an integer or None")
-            bound = check_positive_int("buffersize", int(buffersize))
+            if buffersize < 1:
+                raise ValueError(f"buffersize must be None or > 0, not {buffersize}")
+            bound = buffersize
         window = self._window(
             fn,
             zip(*iterables, strict=False),
@@ -270,7 +271,7 @@ class PoolExecutor(Executor):
         scope.close()
         if cancel_futures:
             for batch in scope.unsettled():
-                batch.cancel()
+                batch.take_back()
         if wait:
             scope.drain()
         if self._parent is None:

@@ -81,7 +81,7 @@ class ResultIterator(Generic[R]):
 def _outcomes(window: Window) -> Generator[Outcome[Any]]:
     for done in window.results():
         record = done.record
-        yield Outcome(
+        outcome = Outcome[Any](
             index=done.place,
             args=done.batch.items[record.number],
             value=record.value,
@@ -90,7 +90,9 @@ def _outcomes(window: Window) -> Generator[Outcome[Any]]:
             queued_s=max(0.0, record.start - done.batch.dispatched),
             run_s=record.duration,
         )
-        del done, record
+        handover = [outcome]
+        del done, record, outcome
+        yield handover.pop()
 
 
 def _open(

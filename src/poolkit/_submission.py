@@ -38,11 +38,10 @@ class Link:
     backend: Backend
     scopes: tuple[Scope, ...]
     keeper: DeadlineKeeper
-    limited: bool = attrs.field(init=False)
-
-    @limited.default
-    def _any_limited(self) -> bool:
-        return any(scope.limited for scope in self.scopes)
+    limited: bool = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda link: any(s.limited for s in link.scopes), takes_self=True),
+    )
 
     def dispatch(self, batch: "FaceBatch", *, bounded: bool) -> None:
         """Enter `batch` in the books and hand it to the backend.
@@ -121,8 +120,8 @@ class FaceBatch(Batch):
             _log.exception("settling %s failed", function_name(self.fn))
         self._forget(len(records))
 
-    def cancel(self) -> bool:
-        """Take back what has not started; say whether that was anything."""
+    def take_back(self) -> bool:
+        """Cancel what has not started; say whether that was anything. Never waits."""
         indices = self.link.backend.withdraw(self, list(self.todo))
         if not indices:
             return False
@@ -172,11 +171,13 @@ class Submission(FaceBatch):
 
     def is_running(self) -> bool:
         """Whether a worker runs the task now."""
+        if self.running:  # in this process; perhaps on a worker that was abandoned
+            return True
         return any(item.batch is self for item in self.link.backend.running())
 
     def cancel(self) -> bool:
         """Take the task back if it has not started; say whether it is cancelled, by whomever."""
-        if super().cancel():
+        if self.take_back():
             return True
         # Whoever has claimed it is about to run it or, having finished or cancelled it, to
         # settle it: which of the two shows within a few instructions of theirs.

@@ -284,7 +284,11 @@ class Window:
     # -- yielding ---------------------------------------------------------------------------
 
     def results(self) -> Generator[Done]:
-        """Yield items as they come back, in the input's order if asked; a generator."""
+        """Yield items as they come back, in the input's order if asked.
+
+        Neither this generator nor those over it keep what they yielded while they are suspended:
+        it may be large, and its consumer may want to be rid of it.
+        """
         try:
             while True:
                 self._feed()
@@ -295,10 +299,8 @@ class Window:
                     self._take_in(*self._wait())
                     continue
                 while self._ready:
-                    done = self._ready.popleft()
                     self._yielded += 1
-                    yield done
-                    del done  # or it would live on through the wait for the next
+                    yield self._ready.popleft()
                     if self._yielded >= self._feed_at:
                         break
             if self._input_error is not None:
@@ -311,15 +313,15 @@ class Window:
     def values(self) -> Generator[Any]:
         """Yield what the function returned; raise the first failure and take back the rest."""
         for done in self.results():
-            error = done.record.error
+            error, handover = done.record.error, [done.record.value]
+            del done
             if error is not None:
                 self.close()
                 try:
                     raise error
                 finally:
-                    del error, done  # a traceback that holds its own error would be a cycle
-            yield done.record.value
-            del done, error
+                    del error  # a traceback that holds its own error would be a cycle
+            yield handover.pop()
 
     def _wait(self) -> Arrival:
         if threads.run is None and threads.slot is None:
@@ -380,7 +382,7 @@ class Window:
         self._exhausted = True
         batches, self._in_flight = self._in_flight, set()
         for batch in batches:
-            batch.cancel()
+            batch.take_back()
         # Nothing is kept any longer than needed.
         self._inputs = iter(())
         self._inbox.close()

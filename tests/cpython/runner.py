@@ -89,8 +89,12 @@ class Future(TaskFuture[Any]):
 
 def stand_in() -> None:
     """Let whoever imports from ``concurrent.futures`` from now on find ours."""
-    vars(concurrent.futures).update(ThreadPoolExecutor=ThreadPoolExecutor, Future=Future)
-    vars(concurrent.futures._base).update(Future=Future)
+    for module, ours in (
+        (concurrent.futures, ThreadPoolExecutor),
+        (concurrent.futures, Future),
+        (concurrent.futures._base, Future),
+    ):
+        setattr(module, ours.__name__, ours)
 
 
 def stand_in_scripts() -> None:

@@ -30,6 +30,7 @@ Invariants:
 import itertools
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, cast
 
@@ -338,5 +339,11 @@ class ThreadBackend(Backend):
             worker.begin(None)
         if wait:
             for worker in workers:
-                if worker.thread is not threading.current_thread():
+                if worker.thread is threading.current_thread():
+                    continue
+                while worker.thread.ident is None and worker in self._workers:
+                    time.sleep(0)  # another thread is about to start it, in `_begin`
+                if worker.thread.ident is not None:
                     worker.thread.join()
+                with self._lock:
+                    self._workers.discard(worker)
