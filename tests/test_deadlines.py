@@ -88,7 +88,7 @@ class FakeBackend(Backend):
 
     def submit(self, name: str, limit: float | None, *, start: bool = True) -> Items:
         batch = Items(tasks.square, [(name,)], {}, TaskOptions(task_timeout=limit))
-        self.scope.admit(batch, 0, may_block=True)
+        self.scope.enter(batch)
         if limit is not None:
             self.keeper.watch(self, self.scope, limit)
         if start:
@@ -352,7 +352,7 @@ def test_a_stop_that_fails_or_hangs_stops_no_other(
     assert failed.wait(LONG)
     assert hung.wait(LONG)
     stopper[0].join(LONG)
-    assert "stopping square('late'), which is past its task_timeout, failed" in caplog.text
+    assert "stopping square, which is past its task_timeout, failed" in caplog.text
     let_go.set()
     for backend in (failing, hanging, good):
         keeper.forget(backend)

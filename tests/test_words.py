@@ -173,11 +173,12 @@ def test_not_positive(value: Any) -> None:
         check_positive_int("n", value)
 
 
-@pytest.mark.parametrize(("value", "seconds"), [(1, 1.0), (0.001, 0.001), (math.inf, math.inf)])
+@pytest.mark.parametrize(("value", "seconds"), [(1, 1.0), (0.001, 0.001), (1e6, 1e6)])
 def test_seconds(value: float, seconds: float) -> None:
     number = check_seconds("t", value)
     assert number == seconds
     assert type(number) is float
+    assert check_seconds("t", math.inf) is None
 
 
 def test_seconds_none_and_zero() -> None:

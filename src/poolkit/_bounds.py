@@ -6,7 +6,7 @@ of its own, and its work is entered in the pool's as well, so that both bounds a
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from ._errors import PoolShutdownError, QueueFullError
@@ -45,16 +45,21 @@ class Scope:
 
     def __init__(self, name: str, max_pending: int | None, when_full: WhenFull) -> None:
         self._name = name
-        self.limited = max_pending is not None
         self._max_pending = max_pending
         self._when_full = when_full
         self._batches: set[Booked] = set()  # changed by single, atomic operations
-        # Guards all fields below.
-        self._lock = threading.Lock()
+        # Guards all fields below. Re-entrant, as the collector may strike while it is held, and
+        # what it finalizes may be an iterator that gives its items back.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._sleepers = 0
         self._pending = 0
         self._closed = False
+
+    @property
+    def max_pending(self) -> int | None:
+        """The bound, if there is one."""
+        return self._max_pending
 
     @property
     def closed(self) -> bool:
@@ -75,35 +80,38 @@ class Scope:
         """Whether any of them has items that have not started."""
         return any(batch.todo for batch in self.unsettled())
 
-    def admit(self, batch: Booked, places: int, *, may_block: bool) -> None:
-        """Enter `batch`, which needs `places` under the bound (0: it has a bound of its own).
+    def take_places(self, places: int, *, may_block: bool) -> None:
+        """Take places under the bound, waiting for them if need be.
 
         Args:
-            batch: The batch, not yet dispatched.
-            places: How many of its items count as pending tasks.
-            may_block: Whether the caller may wait for places. A worker of the same pool may not:
-                the tasks it would wait for may need its slot.
+            places: How many; 0 for work that has a bound of its own.
+            may_block: Whether the caller may wait. A task of the same pool may not: those it
+                would wait for may need its slot.
 
         Raises:
-            PoolShutdownError: The scope is closed, or was closed while this call waited.
-            QueueFullError: No place is free, and ``when_full`` is ``"raise"``.
+            PoolShutdownError: The scope was closed while this call waited.
+            QueueFullError: There are not so many, and ``when_full`` is ``"raise"``.
         """
-        if self._max_pending is not None and places:
-            self._take_places(places, self._max_pending, may_block)
-        self._batches.add(batch)
-        if self._closed:
-            self.forget(batch)
-            self.release(places)
-            raise PoolShutdownError(self._name)
-
-    def _take_places(self, places: int, most: int, may_block: bool) -> None:
+        most = self._max_pending
+        if most is None or not places:
+            return
         with self._lock:
             if not self._closed and self._pending + places > most:
                 if self._when_full == "raise":
                     raise QueueFullError(self._name, most)
                 if may_block:
                     self._sleep(lambda: self._closed or self._pending + places <= most)
+            self.check_open()
             self._pending += places
+
+    def enter(self, batch: Booked) -> None:
+        """Put a batch on the books, whose places have been taken; then `check_open`."""
+        self._batches.add(batch)
+
+    def check_open(self) -> None:
+        """Raise `PoolShutdownError` if the scope is closed."""
+        if self._closed:
+            raise PoolShutdownError(self._name)
 
     def release(self, places: int) -> None:
         """Free places: so many items have been settled."""
@@ -129,7 +137,7 @@ class Scope:
 
     def abandon(self) -> None:
         """Close for good, in a forked child, where whoever held the lock does not exist."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._closed = True
         self._batches = set()
@@ -138,10 +146,10 @@ class Scope:
         """Return the batches on the books."""
         return list(self._batches.copy())
 
-    def drain(self) -> None:
-        """Wait until the books are empty."""
+    def drain(self, but: Collection[Booked] = ()) -> None:
+        """Wait until the books are empty, `but` for the batches that the caller is a part of."""
         with self._lock:
-            self._sleep(lambda: not self._batches)
+            self._sleep(lambda: self._batches.issubset(but))
 
     def _sleep(self, enough: Callable[[], bool]) -> None:
         self._sleepers += 1  # before the first look

@@ -2,6 +2,7 @@
 
 import math
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +40,8 @@ def check_seconds(name: str, value: Any, *, allow_zero: bool = False) -> float |
     if math.isnan(number) or number < 0 or (number == 0 and not allow_zero):
         least = "at least 0" if allow_zero else "more than 0"
         raise ValueError(f"{name} must be {least} seconds (None for no limit), not {number:g}")
-    return number
+    # Longer than the platform can wait, some 290 years here: as good as no limit.
+    return None if number > threading.TIMEOUT_MAX else number
 
 
 def check_name(name: str, value: Any) -> None:

@@ -16,10 +16,10 @@ from typing import Final
 
 import attrs
 
-from ._backend import Backend, Running
+from ._backend import Backend, Batch, Running
 from ._bounds import Scope
 from ._clock import SYSTEM_CLOCK, Clock
-from ._describe import describe_call
+from ._describe import describe_call, function_name
 from ._errors import TaskTimeoutError
 
 _log = logging.getLogger("poolkit")
@@ -59,6 +59,8 @@ class DeadlineKeeper:
         self._watched: dict[Backend, _Watched] = {}
         self._next_look = math.inf
         self._thread: threading.Thread | None = None
+        # Changed by single, atomic operations.
+        self._stopping: set[tuple[Batch, int]] = set()
 
     def watch(self, backend: Backend, scope: Scope, limit: float) -> None:
         """Keep `limit` seconds for a batch just dispatched to `backend`, as long as it needs.
@@ -165,24 +167,29 @@ class DeadlineKeeper:
             )
 
     def _stop(self, backend: Backend, item: Running) -> None:
-        """Stop one late task, in a thread of its own: its callbacks may block."""
+        """Stop one late task, in a thread of its own: its callbacks may block, and its `repr`s."""
+        if (item.batch, item.number) in self._stopping:
+            return
+        self._stopping.add((item.batch, item.number))
         thread = threading.Thread(
-            target=_stop_late, args=(backend, item), name="poolkit-late-task", daemon=True
+            target=self._stop_late, args=(backend, item), name="poolkit-late-task", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # no more threads, or the interpreter is about to end
-            _stop_late(backend, item)
+            self._stop_late(backend, item)
 
-
-def _stop_late(backend: Backend, item: Running) -> None:
-    batch, limit = item.batch, item.batch.options.task_timeout
-    assert limit is not None
-    call = describe_call(batch.fn, batch.items[item.number], batch.kwargs)
-    try:
-        backend.stop(batch, item.number, TaskTimeoutError(call, limit))
-    except BaseException:
-        _log.exception("stopping %s, which is past its task_timeout, failed", call)
+    def _stop_late(self, backend: Backend, item: Running) -> None:
+        batch, limit = item.batch, item.batch.options.task_timeout
+        assert limit is not None
+        try:
+            call = describe_call(batch.fn, batch.items[item.number], batch.kwargs)
+            backend.stop(batch, item.number, TaskTimeoutError(call, limit))
+        except BaseException:
+            name = function_name(batch.fn)
+            _log.exception("stopping %s, which is past its task_timeout, failed", name)
+        finally:
+            self._stopping.discard((batch, item.number))
 
 
 KEEPER: Final = DeadlineKeeper()

@@ -24,13 +24,13 @@ def short_repr(value: object) -> str:
     return text if len(text) <= _LIMIT else text[: _LIMIT - 1] + "…"
 
 
-def function_name(fn: object) -> str:
+def function_name(fn: Any) -> str:
     """Return the qualified name of ``fn``, looking through `functools.partial`."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
     try:
+        while issubclass(type(fn), functools.partial):
+            fn = fn.func
         name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
-    except Exception:  # a hostile __getattr__
+    except BaseException:  # a hostile callable must not replace the real error
         name = None
     return name if isinstance(name, str) else type(fn).__name__
 

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 import attrs
 
+from . import _submission, _task
 from ._backend import Backend, Capabilities, Statistics
 from ._bounds import Scope
 from ._checks import check_callable, check_choice, check_positive_int, check_seconds
@@ -20,7 +21,8 @@ from ._describe import describe_call
 from ._errors import TaskAbortedError, TaskSerializationError, UnsupportedError
 from ._future import TaskFuture
 from ._options import INHERIT, Inherit, Seconds, TaskOptions, WhenFull
-from ._submission import Link, Submission
+from ._submission import FaceBatch, Link, Submission
+from ._task import threads, waiting_for
 from ._window import Progress, Window
 
 P = ParamSpec("P")
@@ -51,6 +53,8 @@ def _forget_parent() -> None:
             scope.abandon()
     _links.clear()
     KEEPER.abandon()
+    _submission.forget_parent()
+    _task.forget_parent()
 
 
 if hasattr(os, "register_at_fork"):
@@ -91,10 +95,12 @@ class PoolExecutor(Executor):
         self._name = f"a view of {backend.name}" if parent else backend.name
         inherited: tuple[Scope, ...] = parent._link.scopes if parent else ()
         scope = Scope(self._name, max_pending, when_full)
-        self._link: Link = Link(backend, (*inherited, scope), KEEPER)
+        scopes = (*inherited, scope)
+        limited = any(scope.max_pending is not None for scope in scopes)
+        self._link: Link = Link(backend, scopes, KEEPER, limited)
         self._max_pending = max_pending
+        _links.add(self._link)
         if parent is None:
-            _links.add(self._link)
             # An executor that is dropped lets its workers finish what they have, and go.
             weakref.finalize(self, backend.shutdown, False).atexit = False
         elif max_pending is None:
@@ -211,7 +217,7 @@ class PoolExecutor(Executor):
         window = self._window(
             fn,
             zip(*iterables, strict=False),
-            chunking=make_chunking(chunksize, most=self._max_pending),
+            chunking=make_chunking(chunksize, most=self._link.most),
             ordered=True,
             bound=bound,
             as_submits=True,
@@ -272,12 +278,23 @@ class PoolExecutor(Executor):
         if cancel_futures:
             for batch in scope.unsettled():
                 batch.take_back()
+        inside = self._link.current_batches() if wait else []
         if wait:
-            scope.drain()
+            self._drain(scope, inside)
         if self._parent is None:
-            self._link.backend.shutdown(wait)
-            if not scope.busy:
+            # A worker can't wait for its own end, and who is part of a task must not.
+            self._link.backend.shutdown(wait and not inside)
+            if wait and not scope.busy:
                 KEEPER.forget(self._link.backend)
+
+    def _drain(self, scope: Scope, inside: list[FaceBatch]) -> None:
+        """Wait for the scope's tasks, but for those that the caller is in."""
+        if threads.run is None and threads.slot is None:
+            scope.drain(inside)
+            return
+        others = [batch for batch in scope.unsettled() if batch not in inside]
+        with waiting_for(others, any_of=False, untimed=bool(others)):
+            scope.drain(inside)
 
     def __exit__(
         self,
@@ -285,10 +302,16 @@ class PoolExecutor(Executor):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc is None or isinstance(exc, Exception):
-            self.shutdown(wait=True)
-        else:
+        if exc is not None and not isinstance(exc, Exception):
             self._interrupt()
+            return
+        try:
+            self.shutdown(wait=True)
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C while waiting for the rest
+            self._interrupt()
+            raise
 
     def _interrupt(self) -> None:
         """Cancel what is pending and end what runs; a second interrupt abandons what can't end."""

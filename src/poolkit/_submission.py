@@ -21,7 +21,7 @@ from ._task import threads
 _log = logging.getLogger("poolkit")
 
 # Guards `FaceBatch._unsettled` of all batches that are reported in parts.
-_counts = threading.Lock()
+_counts = threading.RLock()  # re-entrant for the collector's sake
 
 
 @attrs.frozen(eq=False)
@@ -38,10 +38,13 @@ class Link:
     backend: Backend
     scopes: tuple[Scope, ...]
     keeper: DeadlineKeeper
-    limited: bool = attrs.field(
-        init=False,
-        default=attrs.Factory(lambda link: any(s.limited for s in link.scopes), takes_self=True),
-    )
+    limited: bool
+
+    @property
+    def most(self) -> int | None:
+        """The tightest of the scopes' bounds, if any has one."""
+        bounds = [scope.max_pending for scope in self.scopes if scope.max_pending is not None]
+        return min(bounds, default=None)
 
     def dispatch(self, batch: "FaceBatch", *, bounded: bool) -> None:
         """Enter `batch` in the books and hand it to the backend.
@@ -56,23 +59,32 @@ class Link:
             QueueFullError: One of the scopes is full.
             PoolBrokenError: The backend can run nothing more.
         """
-        slot = threads.slot
-        may_block = slot is None or slot.backend is not self.backend
         if bounded and self.limited:
             batch.places = 1
-        entered = 0
+        places = batch.places * len(batch.items)
+        limited: list[Scope] = []
+        sent = False
         try:
+            if places:
+                may_block = not self._inside()
+                for scope in self.scopes:
+                    scope.take_places(places, may_block=may_block)
+                    limited.append(scope)
             for scope in self.scopes:
-                scope.admit(batch, batch.places * len(batch.items), may_block=may_block)
-                entered += 1
+                scope.enter(batch)
+            for scope in self.scopes:
+                scope.check_open()
+            sent = True
             self.backend.dispatch(batch)
         except BaseException:
-            # An interrupt may come when the backend has the batch already. What can still be
-            # claimed is ours to strike off; whoever claimed the rest will settle it.
+            # An interrupt may come when the backend has the batch already, and who closes a
+            # scope may have taken it back. What can still be claimed is ours to strike off;
+            # whoever claimed the rest settles it.
             unsent = len(batch.claim_rest())
-            for scope in self.scopes[:entered]:
+            for scope in limited:
                 scope.release(batch.places * unsent)
-                if unsent == len(batch.items):
+            if not sent or unsent == len(batch.items):
+                for scope in self.scopes:
                     scope.forget(batch)
             raise
         limit = batch.options.task_timeout
@@ -85,6 +97,27 @@ class Link:
             limit = STALL_LOOK
         if self.backend.capabilities.deadlines == "soft":
             keeper.watch(self.backend, scope, limit)
+
+    def _inside(self) -> bool:
+        """Whether the caller is a task of the same pool."""
+        if threads.slot is not None and threads.slot.backend is self.backend:
+            return True
+        return bool(self.current_batches())
+
+    def current_batches(self) -> "list[FaceBatch]":
+        """Return the pool's batches that this thread runs, or whose callbacks it runs."""
+        batches: list[Any] = list(threads.settling)
+        run = threads.run
+        while run is not None:
+            batches.append(run.batch)
+            run = run.outer
+        return [b for b in batches if isinstance(b, FaceBatch) and b.backend is self.backend]
+
+
+def forget_parent() -> None:
+    """In a forked child: renew a lock that a thread of the parent may have held."""
+    global _counts  # noqa: PLW0603
+    _counts = threading.RLock()
 
 
 class FaceBatch(Batch):
@@ -114,10 +147,13 @@ class FaceBatch(Batch):
         """Free the items' places, let them take effect, and only then leave the books."""
         if self.places:
             self._release(len(records))
+        threads.settling.append(self)
         try:
             self.settle(records)
         except BaseException:  # a future that somebody else has settled must not cost a worker
             _log.exception("settling %s failed", function_name(self.fn))
+        finally:
+            threads.settling.pop()
         self._forget(len(records))
 
     def take_back(self) -> bool:
@@ -127,7 +163,11 @@ class FaceBatch(Batch):
             return False
         if self.places:
             self._release(len(indices))
-        self.settle_withdrawn(indices)
+        threads.settling.append(self)
+        try:
+            self.settle_withdrawn(indices)
+        finally:
+            threads.settling.pop()
         self._forget(len(indices))
         return True
 
@@ -196,9 +236,11 @@ class Submission(FaceBatch):
         slot = threads.slot
         if slot is None or slot.backend is not self.link.backend:
             return
-        run = threads.run
-        deadlines = {self.options.task_timeout, run and run.batch.options.task_timeout}
-        if run is not None and deadlines == {None} and self.todo:
+        run, limits = threads.run, [self.options.task_timeout]
+        while run is not None:
+            limits.append(run.batch.options.task_timeout)
+            run = run.outer
+        if len(limits) > 1 and set(limits) == {None} and self.todo:
             slot.run_here(self)
 
     def abort(self) -> Aborted:

@@ -19,7 +19,7 @@ task that is neither there nor in `Batch.todo` counts as done.
 import math
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -60,6 +60,8 @@ class Awaiting(NamedTuple):
 
     batches: Collection[Any]
     any_of: bool
+    come: Callable[[], bool] | None = None
+    """Whether what is waited for has come already, though the waiter has not noticed."""
 
 
 class Run:
@@ -77,6 +79,10 @@ class Run:
         self.stopping = False
         self.token: CurrentTask | None = None
 
+    def has_news(self) -> bool:
+        """Whether earlier items of the batch have ended, and nobody was told yet."""
+        return False
+
     def ask_to_stop(self) -> None:
         """Tell the item at hand that nobody wants its result any more."""
         self.stopping = True  # before the token is looked for; `current_task` does the reverse
@@ -90,6 +96,10 @@ class ThreadState(threading.local):
 
     slot: Slot | None = None
     run: Run | None = None
+
+    def __init__(self) -> None:
+        self.settling: list[Any] = []
+        """Batches whose results are taking effect; their callbacks run."""
 
 
 threads = ThreadState()
@@ -160,13 +170,20 @@ _graph_lock = threading.Lock()
 
 
 @contextmanager
-def waiting_for(batches: Collection[Any], *, any_of: bool, untimed: bool) -> Iterator[None]:
+def waiting_for(
+    batches: Collection[Any],
+    *,
+    any_of: bool,
+    untimed: bool,
+    come: Callable[[], bool] | None = None,
+) -> Iterator[None]:
     """Surround a wait for tasks, so that a task that waits can't lock up its pool.
 
     Args:
         batches: What is waited for; all that is known of it.
         any_of: Whether one of their items will do, or all are needed.
         untimed: Whether the wait ends only when they do. Nothing else can be in a deadlock.
+        come: Tells whether what is waited for has come already.
 
     Raises:
         DeadlockError: They can't end before the current task does.
@@ -174,7 +191,7 @@ def waiting_for(batches: Collection[Any], *, any_of: bool, untimed: bool) -> Ite
     run, slot = threads.run, threads.slot
     if run is not None and untimed:
         with _graph_lock:
-            run.awaiting = Awaiting(batches, any_of)
+            run.awaiting = Awaiting(batches, any_of, come)
             cycle = _cycle(run)
         if cycle:
             run.awaiting = None
@@ -196,8 +213,10 @@ def waiting_for(batches: Collection[Any], *, any_of: bool, untimed: bool) -> Ite
 def _alternatives(awaiting: Awaiting) -> list[Run | None]:
     """Return the run of each awaited item; None for one that can go on."""
     found: list[Run | None] = []
+    if awaiting.come is not None and awaiting.come():
+        return [None]
     for batch in awaiting.batches:
-        runs = list(batch.running.values())
+        runs = [None if run.has_news() else run for run in list(batch.running.values())]
         found += runs if runs and not batch.todo else [None]
     return found
 
@@ -224,6 +243,12 @@ def _cycle(start: Run) -> list[Run]:
         assert following is not None
         cycle.append(following)
     return cycle
+
+
+def forget_parent() -> None:
+    """In a forked child: renew a lock that a thread of the parent may have held."""
+    global _graph_lock  # noqa: PLW0603
+    _graph_lock = threading.Lock()
 
 
 def _describe(run: Run) -> str:

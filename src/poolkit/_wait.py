@@ -76,6 +76,7 @@ def _controls(futures: Collection[Future[Any]]) -> list[TaskControl]:
 
 def _waiting_for(futures: Collection[Future[Any]], *, any_of: bool, untimed: bool) -> Any:
     controls = _controls(futures)
-    # Of somebody else's futures, nobody knows what they wait for; they may end at any time.
-    known = len(controls) == len(futures)
+    # Of somebody else's futures, nobody knows what they wait for; they may end at any time. If
+    # all are needed, one that can't end is enough.
+    known = not any_of or len(controls) == len(futures)
     return waiting_for(controls, any_of=any_of, untimed=untimed and known)

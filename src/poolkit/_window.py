@@ -37,6 +37,8 @@ from ._task import threads, waiting_for
 # How long a chunk may wait for its next item, in seconds. An input that is slower than this is
 # pulled only when no result is ready.
 PATIENCE: Final = 0.001
+# How long to wait before asking workers for results that they hold back, at first, in seconds.
+REPORT_EVERY: Final = 0.004
 # How long the verb's call itself may spend on pulling, in seconds, before it returns.
 FIRST_PULLS: Final = 0.005
 
@@ -326,21 +328,35 @@ class Window:
     def _wait(self) -> Arrival:
         if threads.run is None and threads.slot is None:
             return self._get()
-        with waiting_for(list(self._in_flight), any_of=True, untimed=self._deadline is None):
+        untimed, inbox = self._deadline is None, self._inbox
+        with waiting_for(
+            list(self._in_flight), any_of=True, untimed=untimed, come=lambda: not inbox.empty()
+        ):
             return self._get()
 
     def _get(self) -> Arrival:
-        if self._deadline is None:
-            return cast(Arrival, self._inbox.get())
-        try:
-            return cast(
-                Arrival, self._inbox.get(timeout=max(0.0, self._deadline - time.monotonic()))
-            )
-        except queue.Empty:
-            raise TimeoutError(
-                f"{self._pulled - self._returned} results still missing after timeout="
-                f"{self._timeout:g} s; {self._yielded} were yielded"
-            ) from None
+        pause = REPORT_EVERY
+        while True:
+            left = math.inf if self._deadline is None else self._deadline - time.monotonic()
+            # Only a chunk can hold ended items behind one that runs; see `_fetch`.
+            chunks = any(len(batch.items) > 1 for batch in self._in_flight)
+            limit = min(max(0.0, left), pause if chunks else math.inf)
+            try:
+                return cast(Arrival, self._inbox.get(timeout=None if limit == math.inf else limit))
+            except queue.Empty:
+                if left <= limit:
+                    raise TimeoutError(
+                        f"{self._pulled - self._returned} results still missing after timeout="
+                        f"{self._timeout:g} s; {self._yielded} were yielded"
+                    ) from None
+            self._fetch()
+            pause = min(2 * pause, 0.25)
+
+    def _fetch(self) -> None:
+        """Have workers in this process report the items of a chunk that ended before a slow one."""
+        for batch in self._in_flight:
+            for run in list(batch.running.values()):
+                run.hand_over()
 
     def _collect(self) -> None:
         """Take in what has come back, without waiting."""

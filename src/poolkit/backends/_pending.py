@@ -62,12 +62,16 @@ class PendingQueue:
         self._forget_empty_levels()
 
     def sweep(self) -> None:
-        """Drop from ``plain`` what has nothing left to claim; others may append meanwhile."""
+        """Drop what has nothing left to claim; others may append to ``plain`` meanwhile."""
         self.special = True  # keeps those who pop without the lock away
-        kept: list[Batch] = []
-        while (batch := pop_runnable(self.plain)) is not None:
-            kept.append(batch)
-        self.plain.extendleft(reversed(kept))
+        for level in (self._first, *self._levels.values()):
+            kept: list[Batch] = []
+            for _ in range(len(level)):  # steady appending must not keep us here
+                batch = pop_runnable(level)
+                if batch is None:
+                    break
+                kept.append(batch)
+            level.extendleft(reversed(kept))
         self.special = bool(self._first) or len(self._order) > 1
 
     def _forget_empty_levels(self) -> None:

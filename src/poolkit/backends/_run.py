@@ -51,13 +51,13 @@ class LocalRun(Run):
                     break
                 if not self._run_item(number):
                     return False
-                if todo and self._records[-1].start - self._reported > REPORT_EVERY:
-                    self._flush()
+                if todo and time.monotonic() - self._reported > REPORT_EVERY:
+                    self.hand_over()
         finally:
             threads.run = self.outer
             if self.outer is not None:
                 self.outer.awaiting = None
-        self._flush()
+        self.hand_over()
         self.batch = None  # see the end of `_run_item`
         return True
 
@@ -74,7 +74,9 @@ class LocalRun(Run):
         except BaseException as caught:
             # Without our own frame, the traceback starts in the user's code, and does not
             # hold on to this frame, which holds on to the error.
-            error = caught.with_traceback(caught.__traceback__ and caught.__traceback__.tb_next)
+            traceback = caught.__traceback__ and caught.__traceback__.tb_next
+            error = BaseException.with_traceback(caught, traceback)
+            del traceback
         duration = time.monotonic() - start
         if isinstance(error, TaskCancelled):
             error = self._why_cancelled(error, duration)
@@ -97,11 +99,23 @@ class LocalRun(Run):
             return TaskTimeoutError(call, limit)
         return TaskAbortedError(call) if self.stopping else error
 
-    def _flush(self) -> None:
-        records, self._records = self._records, []
+    def has_news(self) -> bool:
+        return bool(self._records)
+
+    def hand_over(self) -> None:
+        """Report what has ended. Any thread may call it: each record is taken out once."""
+        batch, records = self.batch, self._take_records()
         self._reported = time.monotonic()
-        if records:
-            self.batch.report(records)
+        if records and batch is not None:
+            batch.report(records)
+
+    def _take_records(self) -> list[Record]:
+        taken: list[Record] = []
+        try:
+            while True:
+                taken.append(self._records.pop(0))
+        except IndexError:
+            return taken
 
 
 def surrender(
@@ -119,7 +133,7 @@ def surrender(
         return None
     run.ask_to_stop()
     now = time.monotonic()
-    records, run._records = run._records, []
+    records = run._take_records()
     return run, [
         *records,
         Record(number, None, error, run.start, now - run.start, run.worker),

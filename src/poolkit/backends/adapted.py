@@ -51,26 +51,29 @@ class _BorrowedThread:
             self._depth -= 1
 
     def lend(self, awaited: Collection[Batch]) -> bool:
-        """Run what is awaited in threads of our own: the other pool knows no spare workers."""
-        for batch in awaited:
-            if batch.todo:
-                threading.Thread(
-                    target=_run_shared,
-                    args=(self.backend, batch),
-                    name="poolkit-spare",
-                    daemon=True,
-                ).start()
+        """Run what is awaited in a thread of our own: the other pool knows no spare workers."""
+        waiting = [batch for batch in awaited if batch.todo]
+        if waiting:
+            threading.Thread(
+                target=_run_shared, args=(self.backend, *waiting), name="poolkit-spare", daemon=True
+            ).start()
         return False
 
     def reclaim(self) -> None:
         """Nothing was given away."""
 
 
-def _run_shared(backend: "AdaptedBackend", batch: Batch) -> None:
-    """Run a batch in a thread of another pool."""
+def _run_shared(backend: "AdaptedBackend", *batches: Batch) -> None:
+    """Run batches in a thread of another pool, or in a spare one."""
     outer, threads.slot = threads.slot, _BorrowedThread(backend)
     try:
-        LocalRun(batch, threading.current_thread().name).execute()
+        for batch in batches:
+            backend.live.append(batch)
+            try:
+                if not LocalRun(batch, threading.current_thread().name).execute():
+                    break
+            finally:
+                backend.live.remove(batch)
     finally:
         threads.slot = outer
 
@@ -87,7 +90,8 @@ def _run_items(
         try:
             value = fn(*args, **kwargs)
         except BaseException as caught:
-            error = caught.with_traceback(caught.__traceback__ and caught.__traceback__.tb_next)
+            trace = caught.__traceback__ and caught.__traceback__.tb_next
+            error = BaseException.with_traceback(caught, trace)
         endings.append((number, value, error, start, time.monotonic() - start, worker))
     return endings
 
@@ -141,6 +145,8 @@ class AdaptedBackend(Backend):
             stops="abandoned" if self._shared else None,
         )
         # Changed by single, atomic operations.
+        self.live: list[Batch] = []
+        """What runs in threads of this process."""
         self._futures: dict[Batch, Future[Any]] = {}
         self._withdrawing: set[Batch] = set()
 
@@ -226,9 +232,9 @@ class AdaptedBackend(Backend):
         return True
 
     def running(self) -> list[Running]:
-        batches = list(self._futures)
         if self._shared:
-            return running_items(batches)
+            return running_items(list(dict.fromkeys(self.live)))
+        batches = list(self._futures)
         return [
             Running(batch, number, 0.0)
             for batch in batches

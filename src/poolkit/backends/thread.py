@@ -133,8 +133,9 @@ class ThreadBackend(Backend):
         self._numbers = itertools.count()
         self._max_abandoned = max_abandoned
         self._withdrawn = 0  # roughly, since the queue was swept
-        # Guards all fields below, but for `PendingQueue.plain`.
-        self._lock = threading.Lock()
+        # Guards all fields below, but for `PendingQueue.plain`. Re-entrant, as the collector may
+        # strike while it is held, and what it finalizes may shut this pool down.
+        self._lock = threading.RLock()
         self._pending = PendingQueue()
         self._idle: list[_Worker] = []
         self._workers: set[_Worker] = set()  # all but the abandoned ones

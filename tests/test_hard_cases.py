@@ -1,0 +1,257 @@
+"""Cases in which an earlier draft hung, lost a task, or told of a deadlock that was none."""
+
+import gc
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import poolkit
+from poolkit import DeadlockError, PoolShutdownError, make_executor, map_unordered
+
+from .tasks import GateKeeper, square
+
+pytestmark = pytest.mark.timeout(20)
+
+
+def test_a_result_is_not_held_back_by_a_slow_neighbour_in_its_chunk() -> None:
+    go = threading.Event()
+
+    def wait_at_two(number: int) -> int:
+        if number == 2:
+            go.wait()
+        return number
+
+    with make_executor("thread", 1) as pool:
+        results = map_unordered(pool, wait_at_two, (n for n in range(3)), chunksize=3)
+        assert [next(results), next(results)] == [0, 1]
+        go.set()
+        assert list(results) == [2]
+
+
+def test_a_chunk_that_waits_for_its_consumer_is_no_deadlock() -> None:
+    consumed = threading.Event()
+
+    def wait_at_two(number: int) -> int:
+        if number == 2:
+            consumed.wait()
+        return number
+
+    def consumer() -> int:
+        results = map_unordered(pool, wait_at_two, (n for n in range(3)), chunksize=3)
+        first = next(results) + next(results)
+        consumed.set()
+        return first + sum(results)
+
+    with make_executor("thread", 2) as pool:
+        assert pool.submit(consumer).result() == 3
+
+
+def test_a_view_of_a_pool_that_closes_under_a_blocked_submitter(gate: GateKeeper) -> None:
+    pool = make_executor("thread", 1)
+    view = pool.with_options(max_pending=1)
+    view.submit(gate.gate.hold)
+    gate.wait_started()
+    errors: list[BaseException] = []
+
+    def submit() -> None:
+        try:
+            view.submit(square, 1)
+        except PoolShutdownError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.open()
+    view.shutdown()
+    thread.join()
+    assert len(errors) == 1
+    pool.shutdown()
+
+
+def test_exit_runs_the_tasks_of_a_view_whose_pool_was_dropped() -> None:
+    script = """\
+import poolkit
+def main():
+    view = poolkit.make_executor("thread", 1).with_options(task_timeout=60)
+    for number in range(3):
+        view.submit(print, number)
+main()
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert sorted(output.stdout.split()) == ["0", "1", "2"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_at_the_end_of_a_block_cancels_what_is_pending() -> None:
+    script = """\
+import os, signal, threading, poolkit
+def interrupt():
+    started.wait()
+    submitted.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+def task():
+    started.set()
+    poolkit.current_task().wait(60)
+started, submitted, futures = threading.Event(), threading.Event(), []
+threading.Thread(target=interrupt).start()
+try:
+    with poolkit.make_executor("thread", 1) as pool:
+        futures += [pool.submit(task) for _ in range(50)]
+        submitted.set()
+except KeyboardInterrupt:
+    print(sum(future.cancelled() for future in futures), all(f.done() for f in futures))
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert output.stdout.split() == ["49", "True"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_shutdown_in_a_callback_and_in_a_task(gate: GateKeeper) -> None:
+    pool = make_executor("thread", 1)
+    held = pool.submit(gate.gate.hold)
+    gate.wait_started()
+    future = pool.submit(square, 1)
+    gate.open()
+    held.result()
+    future.add_done_callback(lambda _: pool.shutdown())
+    assert future.result() == 1
+    pool.shutdown()
+
+    inner = make_executor("thread", 1)
+    assert inner.submit(inner.shutdown).result() is None
+    inner.shutdown()
+
+
+def test_a_cancelled_futures_callback_may_shut_down(gate: GateKeeper) -> None:
+    pool = make_executor("thread", 1)
+    other = make_executor("thread", 1)
+    other.submit(gate.gate.hold)
+    gate.wait_started()
+    future = other.submit(square, 1)
+    future.add_done_callback(lambda _: pool.shutdown())
+    assert future.cancel()
+    gate.open()
+    other.shutdown()
+
+
+def test_leaving_a_view_inside_a_task_lends_the_slot() -> None:
+    def task() -> int:
+        with pool.with_options(max_pending=5) as view:
+            future = view.submit(square, 3)
+        return future.result()
+
+    with make_executor("thread", 1) as pool:
+        assert pool.submit(task).result() == 9
+
+
+def test_chunks_fit_the_tightest_bound() -> None:
+    with make_executor("thread", 2, max_pending=2) as pool:
+        view = pool.with_options(max_pending=100)
+        assert list(view.map(abs, range(100), chunksize=50)) == list(range(100))
+
+
+def test_an_inline_task_does_not_wait_for_its_own_place() -> None:
+    with make_executor("inline", max_pending=1) as pool:
+        assert pool.submit(lambda: pool.submit(square, 2).result()).result() == 4
+
+
+def test_a_cycle_beside_a_future_that_nobody_knows() -> None:
+    ready = threading.Event()
+    futures: list[Any] = []
+
+    def task() -> object:
+        ready.wait()
+        return poolkit.wait([futures[0], foreign_future])
+
+    with ThreadPoolExecutor(1) as foreign, make_executor("thread", 1) as pool:
+        go = threading.Event()
+        foreign_future = foreign.submit(go.wait)
+        futures.append(pool.submit(task))
+        ready.set()
+        assert isinstance(futures[0].exception(), DeadlockError)
+        go.set()
+
+
+def test_an_adapted_pool_lends_one_spare_thread() -> None:
+    lock = threading.Lock()
+    running = [0, 0]
+
+    def leaf() -> None:
+        with lock:
+            running[0] += 1
+            running[1] = max(running)
+        poolkit.current_task().wait(0.001)
+        with lock:
+            running[0] -= 1
+
+    def outer() -> None:
+        poolkit.wait([pool.submit(leaf) for _ in range(30)])
+
+    with ThreadPoolExecutor(1) as foreign, make_executor(foreign) as pool:
+        pool.submit(outer).result()
+    assert running[1] <= 2
+
+
+def test_an_error_class_that_refuses_tracebacks() -> None:
+    class Stubborn(Exception):
+        def with_traceback(self, tb: Any) -> Any:
+            raise RuntimeError("no")
+
+    def fail() -> None:
+        raise Stubborn
+
+    with make_executor("thread", 1) as pool:
+        assert isinstance(pool.submit(fail).exception(), Stubborn)
+        assert pool.submit(square, 2).result() == 4
+
+
+def test_infinite_limits_are_no_limits() -> None:
+    with make_executor("thread", task_timeout=float("inf")) as pool:
+        assert list(poolkit.map_ordered(pool, abs, [1], timeout=float("inf"))) == [1]
+        assert list(pool.map(abs, [1], timeout=1e12)) == [1]
+
+
+def test_cancelled_tasks_leave_the_queue_at_every_priority(gate: GateKeeper) -> None:
+    with make_executor("thread", 1) as pool:
+        pool.submit(gate.gate.hold)
+        gate.wait_started()
+        view = pool.with_options(priority=3)
+        futures = [view.submit(square, 1) for _ in range(2000)]
+        references = [weakref.ref(future) for future in futures]
+        assert all(future.cancel() for future in futures)
+        futures.clear()
+        gc.collect()
+        assert sum(reference() is not None for reference in references) <= 1200
+        gate.open()
+
+
+def test_collecting_iterators_at_any_moment_locks_nothing_up() -> None:
+    def numbers() -> Iterator[int]:
+        yield from itertools.count()
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(3, 1, 1)
+    try:
+        with make_executor("thread", 4) as pool:
+            for _ in range(60):
+                results = map_unordered(pool, abs, numbers(), chunksize=2)
+                next(results)
+                cycle: list[Any] = [results]
+                cycle.append(cycle)
+                del results, cycle
+                pool.submit(abs, -1).result()
+    finally:
+        gc.set_threshold(*thresholds)
