@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 import attrs
 
+import poolkit
+
 
 def square(x: int) -> int:
     return x * x
@@ -93,6 +95,24 @@ def _refuse() -> NoReturn:
 
 def unloadable() -> Unloadable:
     return Unloadable()
+
+
+class Meter:
+    """Counts how many of its tasks run at once; for kinds that share memory."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = 0
+        self.most = 0
+
+    def task(self) -> None:
+        """Run for a moment."""
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        poolkit.current_task().wait(0.001)
+        with self._lock:
+            self._now -= 1
 
 
 @attrs.frozen

@@ -16,7 +16,7 @@ import pytest
 import poolkit
 from poolkit import DeadlockError, PoolShutdownError, make_executor, map_unordered
 
-from .tasks import GateKeeper, square
+from .tasks import GateKeeper, Meter, square
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -186,23 +186,14 @@ def test_a_cycle_beside_a_future_that_nobody_knows() -> None:
 
 
 def test_an_adapted_pool_lends_one_spare_thread() -> None:
-    lock = threading.Lock()
-    running = [0, 0]
-
-    def leaf() -> None:
-        with lock:
-            running[0] += 1
-            running[1] = max(running)
-        poolkit.current_task().wait(0.001)
-        with lock:
-            running[0] -= 1
+    meter = Meter()
 
     def outer() -> None:
-        poolkit.wait([pool.submit(leaf) for _ in range(30)])
+        poolkit.wait([pool.submit(meter.task) for _ in range(30)])
 
     with ThreadPoolExecutor(1) as foreign, make_executor(foreign) as pool:
         pool.submit(outer).result()
-    assert running[1] <= 2
+    assert meter.most <= 2
 
 
 def test_an_error_class_that_refuses_tracebacks() -> None:

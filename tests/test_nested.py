@@ -16,7 +16,7 @@ import pytest
 import poolkit
 from poolkit import DeadlockError, PoolExecutor, TaskFuture, make_executor
 
-from .tasks import square
+from .tasks import Meter, square
 
 pytestmark = pytest.mark.timeout(10)
 
@@ -145,23 +145,14 @@ def test_a_chain_longer_than_the_stack() -> None:
 
 
 def test_no_task_starts_while_all_slots_are_taken() -> None:
-    lock = threading.Lock()
-    running = [0, 0]  # now, at most
-
-    def leaf() -> None:
-        with lock:
-            running[0] += 1
-            running[1] = max(running)
-        poolkit.current_task().wait(0.001)
-        with lock:
-            running[0] -= 1
+    meter = Meter()
 
     def branch() -> None:
-        poolkit.wait([pool.submit(leaf) for _ in range(10)])
+        poolkit.wait([pool.submit(meter.task) for _ in range(10)])
 
     with make_executor("thread", 3) as pool:
         poolkit.wait([pool.submit(branch) for _ in range(10)])
-    assert 1 <= running[1] <= 3
+    assert 1 <= meter.most <= 3
 
 
 def test_unrelated_work_never_runs_on_a_waiting_tasks_stack() -> None:

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import attrs
 
+from ._describe import describe_call
 from ._options import TaskOptions
 
 
@@ -85,6 +86,10 @@ class Batch(abc.ABC):
     @abc.abstractmethod
     def report(self, records: Sequence[Record]) -> None:
         """Take the results of some items. Any thread may call it; it never raises."""
+
+    def describe(self, number: int) -> str:
+        """Return one of its calls as text, for people."""
+        return describe_call(self.fn, self.items[number], self.kwargs)
 
     def claim(self, index: int) -> bool:
         """Take one item out of `todo`; False if somebody else has claimed it."""

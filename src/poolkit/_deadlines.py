@@ -19,7 +19,7 @@ import attrs
 from ._backend import Backend, Batch, Running
 from ._bounds import Scope
 from ._clock import SYSTEM_CLOCK, Clock
-from ._describe import describe_call, function_name
+from ._describe import function_name
 from ._errors import TaskTimeoutError
 
 _log = logging.getLogger("poolkit")
@@ -183,8 +183,8 @@ class DeadlineKeeper:
         batch, limit = item.batch, item.batch.options.task_timeout
         assert limit is not None
         try:
-            call = describe_call(batch.fn, batch.items[item.number], batch.kwargs)
-            backend.stop(batch, item.number, TaskTimeoutError(call, limit))
+            late = TaskTimeoutError(batch.describe(item.number), limit)
+            backend.stop(batch, item.number, late)
         except BaseException:
             name = function_name(batch.fn)
             _log.exception("stopping %s, which is past its task_timeout, failed", name)

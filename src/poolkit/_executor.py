@@ -17,7 +17,6 @@ from ._bounds import Scope
 from ._checks import check_callable, check_choice, check_positive_int, check_seconds
 from ._chunking import Chunking, Chunksize, make_chunking
 from ._deadlines import KEEPER
-from ._describe import describe_call
 from ._errors import TaskAbortedError, TaskSerializationError, UnsupportedError
 from ._future import TaskFuture
 from ._options import INHERIT, Inherit, Seconds, TaskOptions, WhenFull
@@ -289,7 +288,7 @@ class PoolExecutor(Executor):
 
     def _drain(self, scope: Scope, inside: list[FaceBatch]) -> None:
         """Wait for the scope's tasks, but for those that the caller is in."""
-        if threads.run is None and threads.slot is None:
+        if not threads.in_pool:
             scope.drain(inside)
             return
         others = [batch for batch in scope.unsettled() if batch not in inside]
@@ -325,8 +324,7 @@ class PoolExecutor(Executor):
             unsettled: set[object] = set(scope.unsettled())
             for batch, number, _ in backend.running():
                 if batch in unsettled:
-                    call = describe_call(batch.fn, batch.items[number], batch.kwargs)
-                    backend.stop(batch, number, TaskAbortedError(call))
+                    backend.stop(batch, number, TaskAbortedError(batch.describe(number)))
             raise
 
     def __enter__(self) -> Self:

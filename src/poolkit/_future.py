@@ -268,7 +268,7 @@ class TaskFuture(Future[T]):
 
     def _await(self, timeout: float | None) -> None:
         control = self._control
-        if control is None or (threads.run is None and threads.slot is None):
+        if control is None or not threads.in_pool:
             self._wait(timeout)
             return
         with waiting_for((control,), any_of=False, untimed=timeout is None):

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
+from concurrent.futures._base import FINISHED
 from typing import Any
 
 import attrs
@@ -12,7 +12,7 @@ import attrs
 from ._backend import Backend, Batch, Record
 from ._bounds import Scope
 from ._deadlines import STALL_LOOK, DeadlineKeeper
-from ._describe import describe_call, function_name
+from ._describe import function_name
 from ._errors import TaskAbortedError, UnsupportedError
 from ._future import Aborted, TaskFuture
 from ._options import TaskOptions
@@ -107,10 +107,7 @@ class Link:
     def current_batches(self) -> "list[FaceBatch]":
         """Return the pool's batches that this thread runs, or whose callbacks it runs."""
         batches: list[Any] = list(threads.settling)
-        run = threads.run
-        while run is not None:
-            batches.append(run.batch)
-            run = run.outer
+        batches += [run.batch for run in threads.runs()]
         return [b for b in batches if isinstance(b, FaceBatch) and b.backend is self.backend]
 
 
@@ -236,11 +233,8 @@ class Submission(FaceBatch):
         slot = threads.slot
         if slot is None or slot.backend is not self.link.backend:
             return
-        run, limits = threads.run, [self.options.task_timeout]
-        while run is not None:
-            limits.append(run.batch.options.task_timeout)
-            run = run.outer
-        if len(limits) > 1 and set(limits) == {None} and self.todo:
+        limits = {run.batch.options.task_timeout for run in threads.runs()}
+        if limits == {None} and self.options.task_timeout is None and self.todo:
             slot.run_here(self)
 
     def abort(self) -> Aborted:
@@ -256,8 +250,7 @@ class Submission(FaceBatch):
                     "abort() of a running task",
                     "cancel() what has not started, or use a kind such as 'thread'",
                 )
-            call = describe_call(self.fn, self.items[0])
-            if backend.stop(self, 0, TaskAbortedError(call)):
+            if backend.stop(self, 0, TaskAbortedError(self.describe(0))):
                 return stops
             time.sleep(0)  # between its claim and its start, or its end and its settling
         return "finished"
@@ -271,7 +264,7 @@ class Submission(FaceBatch):
         self.fn = _withdrawn
         self.items = ((),)
         self.kwargs = {}
-        self.future._settle(CANCELLED_AND_NOTIFIED, None, None)
+        self.future._settle_cancelled()
 
 
 def _withdrawn() -> None:

@@ -23,7 +23,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
-from ._describe import describe_call
 from ._errors import DeadlockError
 
 
@@ -100,6 +99,18 @@ class ThreadState(threading.local):
     def __init__(self) -> None:
         self.settling: list[Any] = []
         """Batches whose results are taking effect; their callbacks run."""
+
+    @property
+    def in_pool(self) -> bool:
+        """Whether this is a worker's thread, or a task runs in it: waiting then concerns a pool."""
+        return self.run is not None or self.slot is not None
+
+    def runs(self) -> Iterator[Run]:
+        """Return what this thread runs, innermost first."""
+        run = self.run
+        while run is not None:
+            yield run
+            run = run.outer
 
 
 threads = ThreadState()
@@ -195,7 +206,7 @@ def waiting_for(
             cycle = _cycle(run)
         if cycle:
             run.awaiting = None
-            raise DeadlockError([_describe(member) for member in cycle])
+            raise DeadlockError([member.batch.describe(member.number) for member in cycle])
     try:
         lent = slot is not None and slot.lend(
             [batch for batch in batches if batch.backend is slot.backend]
@@ -249,8 +260,3 @@ def forget_parent() -> None:
     """In a forked child: renew a lock that a thread of the parent may have held."""
     global _graph_lock  # noqa: PLW0603
     _graph_lock = threading.Lock()
-
-
-def _describe(run: Run) -> str:
-    batch = run.batch
-    return describe_call(batch.fn, batch.items[run.number], batch.kwargs)

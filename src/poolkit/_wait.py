@@ -33,7 +33,7 @@ def wait(
     """
     fs = set(fs)
     missing = [future for future in fs if not future.done()]
-    if not missing or (threads.run is None and threads.slot is None):
+    if not missing or not threads.in_pool:
         return concurrent.futures.wait(fs, timeout, return_when)
     if len(missing) == 1 and timeout is None and (controls := _controls(missing)):
         controls[0].run_here()
@@ -54,7 +54,7 @@ def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Itera
         TimeoutError: From the iterator: not all were done in time; the tasks go on.
         DeadlockError: From the iterator, in a task: the futures' tasks all wait for this one.
     """
-    if threads.run is None and threads.slot is None:
+    if not threads.in_pool:
         yield from concurrent.futures.as_completed(fs, timeout)
         return
     missing = set(fs)

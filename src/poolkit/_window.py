@@ -326,7 +326,7 @@ class Window:
             yield handover.pop()
 
     def _wait(self) -> Arrival:
-        if threads.run is None and threads.slot is None:
+        if not threads.in_pool:
             return self._get()
         untimed, inbox = self._deadline is None, self._inbox
         with waiting_for(

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 
 from .._backend import Batch, Record, Running
-from .._describe import describe_call
 from .._errors import TaskAbortedError, TaskTimeoutError
 from .._task import Awaiting, Run, TaskCancelled, threads
 
@@ -72,16 +71,12 @@ class LocalRun(Run):
             context = batch.context if len(batch.items) == 1 else batch.context.copy()
             value = context.run(batch.fn, *batch.items[number], **batch.kwargs)
         except BaseException as caught:
-            # Without our own frame, the traceback starts in the user's code, and does not
-            # hold on to this frame, which holds on to the error.
-            traceback = caught.__traceback__ and caught.__traceback__.tb_next
-            error = BaseException.with_traceback(caught, traceback)
-            del traceback
+            error = without_our_frame(caught)
         duration = time.monotonic() - start
         if isinstance(error, TaskCancelled):
             error = self._why_cancelled(error, duration)
         if batch.running.pop(number, None) is None:
-            call = describe_call(batch.fn, batch.items[number], batch.kwargs)
+            call = batch.describe(number)
             ending = "returned" if error is None else f"raised {type(error).__name__}"
             _log.info("%s %s after %.3f s, too late: dropped", call, ending, duration)
             del batch, value, error  # see the end
@@ -94,7 +89,7 @@ class LocalRun(Run):
     def _why_cancelled(self, error: TaskCancelled, duration: float) -> BaseException:
         """Say why a task stopped by itself; it may have noticed before the keeper of deadlines."""
         limit = self.batch.options.task_timeout
-        call = describe_call(self.batch.fn, self.batch.items[self.number], self.batch.kwargs)
+        call = self.batch.describe(self.number)
         if limit is not None and duration >= limit:
             return TaskTimeoutError(call, limit)
         return TaskAbortedError(call) if self.stopping else error
@@ -111,11 +106,22 @@ class LocalRun(Run):
 
     def _take_records(self) -> list[Record]:
         taken: list[Record] = []
-        try:
-            while True:
+        while self._records:
+            try:
                 taken.append(self._records.pop(0))
-        except IndexError:
-            return taken
+            except IndexError:  # another thread was quicker
+                break
+        return taken
+
+
+def without_our_frame(caught: BaseException) -> BaseException:
+    """Return an error that the calling frame has caught, with a traceback that leaves it out.
+
+    The traceback then starts in the user's code, and does not hold on to our frame, which holds
+    on to the error. An error class may override ``with_traceback``; that is not called.
+    """
+    traceback = caught.__traceback__
+    return BaseException.with_traceback(caught, traceback and traceback.tb_next)
 
 
 def surrender(

@@ -30,7 +30,7 @@ from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from .._cpu import available_cpus
 from .._errors import PoolBrokenError, PoolShutdownError, TaskSerializationError
 from .._task import threads
-from ._run import MAX_NESTED, LocalRun, running_items, surrender
+from ._run import MAX_NESTED, LocalRun, running_items, surrender, without_our_frame
 from ._serialization import dump_error, dump_result, dump_task, load_error, load_result
 
 # How an item ended in another pool: number, value, error, start, duration, worker.
@@ -90,8 +90,7 @@ def _run_items(
         try:
             value = fn(*args, **kwargs)
         except BaseException as caught:
-            trace = caught.__traceback__ and caught.__traceback__.tb_next
-            error = BaseException.with_traceback(caught, trace)
+            error = without_our_frame(caught)
         endings.append((number, value, error, start, time.monotonic() - start, worker))
     return endings
 
@@ -112,9 +111,7 @@ def _run_packed(fn_and_kwargs: bytes, items: Sequence[tuple[int, bytes]]) -> lis
             value = dump_result(result)
         except BaseException as caught:
             duration = time.monotonic() - start
-            error = dump_error(
-                caught.with_traceback(caught.__traceback__ and caught.__traceback__.tb_next)
-            )
+            error = dump_error(without_our_frame(caught))
         endings.append((number, value, error, start, duration, worker))
     return endings
 

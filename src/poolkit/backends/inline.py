@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
-from .._describe import describe_call
 from .._errors import PoolBrokenError, TaskTimeoutError
 from ._run import LocalRun, running_items
 
@@ -28,8 +27,7 @@ class _LateCalls(Batch):
     def _judge(self, record: Record) -> Record:
         if record.duration <= self._limit:
             return record
-        call = describe_call(self.fn, self.items[record.number], self.kwargs)
-        late = TaskTimeoutError(call, self._limit)
+        late = TaskTimeoutError(self.describe(record.number), self._limit)
         late.__context__ = record.error
         return record._replace(value=None, error=late)
 
