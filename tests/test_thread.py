@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -868,6 +869,10 @@ def test_an_abandoned_task_is_let_go_when_it_returns(make_hold: Callable[[], Hol
             for thread in threading.enumerate():
                 if thread.name == "poolkit-late-task":
                     thread.join(LONG)
+            # The keeper itself may be about to return from having started that thread.
+            until = time.monotonic() + LONG
+            while ref() is not None and time.monotonic() < until:
+                pass
             kept = ref() is not None
             blocker.let_go()
     assert not kept
