@@ -19,7 +19,8 @@ Invariants:
 import abc
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import Context, copy_context
-from typing import Any, Literal, NamedTuple, Protocol
+from functools import partial
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import attrs
 
@@ -39,6 +40,10 @@ class Record(NamedTuple):
     duration: float
     """How long it ran, in seconds."""
     worker: str
+
+
+make_record: Final = partial(tuple.__new__, Record)
+"""Make a `Record` of a tuple of its fields: at half the cost, where one is made for each task."""
 
 
 class Running(NamedTuple):

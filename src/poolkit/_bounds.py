@@ -101,15 +101,17 @@ class Scope:
                     raise QueueFullError(self._name, most)
                 if may_block:
                     self._sleep(lambda: self._closed or self._pending + places <= most)
-            self.check_open()
+            if self._closed:
+                raise PoolShutdownError(self._name)
             self._pending += places
 
     def enter(self, batch: Booked) -> None:
-        """Put a batch on the books, whose places have been taken; then `check_open`."""
-        self._batches.add(batch)
+        """Put a batch on the books, whose places have been taken.
 
-    def check_open(self) -> None:
-        """Raise `PoolShutdownError` if the scope is closed."""
+        Raises:
+            PoolShutdownError: The scope is closed; the batch is on the books all the same.
+        """
+        self._batches.add(batch)
         if self._closed:
             raise PoolShutdownError(self._name)
 

@@ -70,6 +70,9 @@ class DeadlineKeeper:
             scope: The pool's books; when they are empty, there is nothing more to watch.
             limit: The batch's ``task_timeout``.
         """
+        watched = self._watched.get(backend)
+        if watched is not None and watched.limit <= limit:
+            return  # it is looked at often enough; see `_look` for why that lasts
         with self._changed:
             look_at = self._clock.monotonic() + limit
             watched = self._watched.get(backend)
@@ -125,9 +128,12 @@ class DeadlineKeeper:
         self._next_look = math.inf
         for backend, watched in list(self._watched.items()):
             if watched.look_at <= now:
+                # `watch` takes no lock if it finds an entry, and comes after the batch has been
+                # entered in the books. So strike out first, then look into the books again.
+                del self._watched[backend]
                 if not watched.scope.busy:
-                    del self._watched[backend]
                     continue
+                self._watched[backend] = watched
                 watched.look_at = now + watched.limit
                 running = backend.running()
                 self._tell_if_stalled(backend, watched, running, now)

@@ -333,8 +333,13 @@ class TaskFuture(Future[T]):
                 else:
                     waiter.add_result(self)
             self._condition.notify_all()
-        fields.pop("_control", None)
-        self._invoke_callbacks()
+        control = fields.pop("_control", None)
+        if self._done_callbacks:
+            threads.settling.append(control)
+            try:
+                self._invoke_callbacks()
+            finally:
+                threads.settling.pop()
 
     def _settle_cancelled(self) -> None:
         """Settle as cancelled, having made sure that the task will not run."""

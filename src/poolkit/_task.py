@@ -66,17 +66,17 @@ class Awaiting(NamedTuple):
 class Run:
     """One worker's pass over a batch, as far as the task that runs can see it."""
 
-    __slots__ = ("awaiting", "batch", "number", "outer", "start", "stopping", "token")
+    # Read until an instance has its own: one is made for every task.
+    number = 0
+    """The item that runs."""
+    start = 0.0
+    outer: "Run | None" = None
+    awaiting: Awaiting | None = None
+    stopping = False
+    token: "CurrentTask | None" = None
 
     def __init__(self, batch: Any) -> None:
         self.batch: Any = batch
-        self.number = 0
-        """The item that runs."""
-        self.start = 0.0
-        self.outer: Run | None = None
-        self.awaiting: Awaiting | None = None
-        self.stopping = False
-        self.token: CurrentTask | None = None
 
     def has_news(self) -> bool:
         """Whether earlier items of the batch have ended, and nobody was told yet."""
@@ -98,7 +98,7 @@ class ThreadState(threading.local):
 
     def __init__(self) -> None:
         self.settling: list[Any] = []
-        """Batches whose results are taking effect; their callbacks run."""
+        """Batches whose futures' callbacks run."""
 
     @property
     def in_pool(self) -> bool:

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from .._backend import Batch, Record, Running
+from .._backend import Batch, Record, Running, make_record
 from .._errors import TaskAbortedError, TaskTimeoutError
 from .._task import Awaiting, Run, TaskCancelled, threads
 
@@ -27,41 +27,48 @@ class LocalRun(Run):
     item up before. A worker that finds it gone has been abandoned and touches nothing any more.
     """
 
-    __slots__ = ("_records", "_reported", "owner", "worker")
+    _reported = 0.0
+    # Of several items, what is to be reported. The one record of a batch of one never gets here.
+    _records: list[Record] = []  # noqa: RUF012 - nobody adds to this one
 
     def __init__(self, batch: Batch, worker: str, owner: object = None) -> None:
-        super().__init__(batch)
+        self.batch = batch
         self.worker = worker
         self.owner = owner
-        self._records: list[Record] = []
-        self._reported = 0.0
+        if len(batch.items) > 1:
+            self._records = []
 
     def execute(self) -> bool:
         """Run items until none is left; False as soon as one has been given up under way."""
-        todo = self.batch.todo
-        self.outer, threads.run = threads.run, self
-        if self.outer is not None:  # it goes on when we have ended
-            self.outer.awaiting = Awaiting((self.batch,), any_of=False)
+        batch: Batch | None = self.batch
+        assert batch is not None
+        todo = batch.todo
+        outer = threads.run
+        threads.run = self
+        if outer is not None:  # it goes on when we have ended
+            self.outer = outer
+            outer.awaiting = Awaiting((batch,), any_of=False)
         try:
-            while True:
+            while todo:
                 try:
                     number = todo.pop()
-                except IndexError:
+                except IndexError:  # somebody else was quicker
                     break
-                if not self._run_item(number):
+                if not self._run_item(batch, number):
                     return False
                 if todo and time.monotonic() - self._reported > REPORT_EVERY:
                     self.hand_over()
+            if self._records:
+                self.hand_over()
         finally:
-            threads.run = self.outer
-            if self.outer is not None:
-                self.outer.awaiting = None
-        self.hand_over()
-        self.batch = None  # see the end of `_run_item`
+            threads.run = outer
+            if outer is not None:
+                outer.awaiting = None
+        self.batch = batch = None  # see the end of `_run_item`
         return True
 
-    def _run_item(self, number: int) -> bool:
-        batch = self.batch
+    def _run_item(self, batch: Batch, number: int) -> bool:
+        """Run one item; False if it has been given up meanwhile."""
         value, error = None, None
         self.number = number
         self.token = None
@@ -73,7 +80,7 @@ class LocalRun(Run):
         except BaseException as caught:
             error = without_our_frame(caught)
         duration = time.monotonic() - start
-        if isinstance(error, TaskCancelled):
+        if error is not None and isinstance(error, TaskCancelled):
             error = self._why_cancelled(error, duration)
         if batch.running.pop(number, None) is None:
             call = batch.describe(number)
@@ -81,9 +88,13 @@ class LocalRun(Run):
             _log.info("%s %s after %.3f s, too late: dropped", call, ending, duration)
             del batch, value, error  # see the end
             return False
-        self._records.append(Record(number, value, error, start, duration, self.worker))
+        record = (make_record((number, value, error, start, duration, self.worker)),)
+        if self._records is LocalRun._records:
+            batch.report(record)
+        else:
+            self._records += record
         # The user's frames in a traceback lead back to this one, for as long as the error lives.
-        del batch, value, error
+        del batch, value, error, record
         return True
 
     def _why_cancelled(self, error: TaskCancelled, duration: float) -> BaseException:
