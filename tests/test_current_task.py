@@ -3,6 +3,7 @@
 import gc
 import logging
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
@@ -90,7 +91,7 @@ def test_abort_before_the_start_cancels(gate: GateKeeper) -> None:
 
 
 def test_abort_where_nothing_can_be_stopped(gate: GateKeeper) -> None:
-    with make_executor("process", 1) as pool:
+    with ProcessPoolExecutor(1) as other, make_executor(other) as pool:
         running = pool.submit(gate.gate.hold)
         gate.wait_started()
         with pytest.raises(UnsupportedError, match="abort"):

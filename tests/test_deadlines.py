@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -117,7 +117,7 @@ class FakeBackend(Backend):
         for _ in range(count):
             assert self.a_stop.acquire(timeout=LONG)
 
-    def withdraw(self, batch: Batch, numbers: Collection[int]) -> list[int]:
+    def withdraw(self, batch: Batch) -> list[int]:
         raise NotImplementedError
 
     def dispatch(self, batch: Batch) -> None:

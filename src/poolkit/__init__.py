@@ -17,6 +17,7 @@ from ._errors import TaskAbortedError as TaskAbortedError
 from ._errors import TaskSerializationError as TaskSerializationError
 from ._errors import TaskTimeoutError as TaskTimeoutError
 from ._errors import UnsupportedError as UnsupportedError
+from ._errors import WorkerCrashedError as WorkerCrashedError
 from ._executor import PoolExecutor as PoolExecutor
 from ._factory import make_executor as make_executor
 from ._factory import register_executor as register_executor
@@ -55,6 +56,7 @@ __all__ = (
     "TaskSerializationError",
     "TaskTimeoutError",
     "UnsupportedError",
+    "WorkerCrashedError",
     "as_completed",
     "available_cpus",
     "current_task",

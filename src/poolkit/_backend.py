@@ -17,7 +17,7 @@ Invariants:
 """
 
 import abc
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Protocol
@@ -69,9 +69,20 @@ class Batch(abc.ABC):
             its own.
         todo: Indices that nobody has claimed, last first, so that ``pop()`` claims in order.
         running: Index of each item that runs in this process, and what runs it.
+        parcel: Whatever the backend makes of it, for itself.
     """
 
-    __slots__ = ("__weakref__", "context", "fn", "items", "kwargs", "options", "running", "todo")
+    __slots__ = (
+        "__weakref__",
+        "context",
+        "fn",
+        "items",
+        "kwargs",
+        "options",
+        "parcel",
+        "running",
+        "todo",
+    )
 
     def __init__(
         self,
@@ -87,6 +98,7 @@ class Batch(abc.ABC):
         self.context: Context = copy_context()
         self.todo = [0] if len(items) == 1 else list(range(len(items) - 1, -1, -1))
         self.running: dict[int, Any] = {}
+        self.parcel: Any = None
 
     @abc.abstractmethod
     def report(self, records: Sequence[Record]) -> None:
@@ -129,15 +141,16 @@ class Capabilities:
         serializes: Functions, arguments and results are pickled.
         deadlines: Who keeps ``task_timeout``: the backend itself ("hard"), the face by calling
             `Backend.stop` ("soft"), the backend once the call has returned ("after"), or nobody.
-        stops: What `Backend.stop` does to a running task: "abandoned" leaves it to itself, with
-            a new worker in its worker's place. None if it can't be stopped.
+        stops: What `Backend.stop` does to a running task: "killed" ends it with its worker,
+            "abandoned" leaves it to itself; both with a new worker in its worker's place. None if
+            it can't be stopped.
     """
 
     runs_in_caller: bool = False
     priorities: bool = False
     serializes: bool = False
     deadlines: Literal["hard", "soft", "after", "none"] = "none"
-    stops: Literal["abandoned"] | None = None
+    stops: Literal["abandoned", "killed"] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -182,8 +195,8 @@ class Backend(Protocol):
         """
         ...
 
-    def withdraw(self, batch: Batch, numbers: Collection[int]) -> list[int]:
-        """Give back those of `numbers` that have not started; they will not run."""
+    def withdraw(self, batch: Batch) -> list[int]:
+        """Give back the numbers of all items that have not started; they will not run."""
         ...
 
     def stop(self, batch: Batch, number: int, error: BaseException) -> bool:
@@ -195,8 +208,20 @@ class Backend(Protocol):
         ...
 
     def statistics(self) -> Statistics:
-        """Return what the pool is doing; ``pending`` is filled in by the face."""
+        """Return what the pool is doing.
+
+        Its ``pending`` counts only what has left `Batch.todo` and not started; the face adds
+        the rest.
+        """
         ...
+
+    def end_workers(self, number: int) -> None:
+        """Send a signal to all workers, after `shutdown`; where `Capabilities.stops` is "killed".
+
+        Args:
+            number: The signal.
+        """
+        raise RuntimeError(f"the workers of {self.name} can't be ended")
 
     def shutdown(self, wait: bool) -> None:
         """Take no more batches; finish those dispatched, then release every resource.

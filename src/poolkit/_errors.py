@@ -7,6 +7,7 @@ survives pickling with both.
 
 import pickle
 import queue
+import signal
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
@@ -74,6 +75,39 @@ class PoolShutdownError(PoolkitError, RuntimeError):
             f"{pool} has been shut down and takes no new tasks; "
             "submit before its 'with' block ends, or make another executor"
         )
+
+
+class WorkerCrashedError(PoolkitError, BrokenExecutor):
+    """The worker process that ran a task ended before the task did; the pool lives on.
+
+    Attributes:
+        task: The call, shortened, for people.
+        pid: The process that has ended.
+        exit_code: As ``multiprocessing.Process.exitcode``: minus the signal's number if a signal
+            killed it; None if nobody could tell.
+    """
+
+    def __init__(self, task: str, pid: int, exit_code: int | None) -> None:
+        self.task = task
+        self.pid = pid
+        self.exit_code = exit_code
+        if exit_code is None:
+            how = "ended, nobody knows how"
+        elif self.signal_name is not None:
+            how = f"was killed by {self.signal_name}"
+        else:
+            how = f"exited with code {exit_code}"
+        super().__init__(f"{task} did not finish: its worker (process {pid}) {how}")
+
+    @property
+    def signal_name(self) -> str | None:
+        """Name of the signal that killed the process, such as ``"SIGKILL"``; None if none did."""
+        if self.exit_code is None or self.exit_code >= 0:
+            return None
+        try:
+            return signal.Signals(-self.exit_code).name
+        except ValueError:
+            return f"signal {-self.exit_code}"
 
 
 class PoolBrokenError(PoolkitError, BrokenExecutor):

@@ -2,6 +2,8 @@
 
 import math
 import os
+import signal
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -17,12 +19,12 @@ from ._bounds import Scope
 from ._checks import check_callable, check_choice, check_positive_int, check_seconds
 from ._chunking import Chunking, Chunksize, make_chunking
 from ._deadlines import KEEPER
-from ._errors import TaskAbortedError, TaskSerializationError, UnsupportedError
+from ._errors import TaskSerializationError, UnsupportedError
 from ._future import TaskFuture
 from ._options import INHERIT, Inherit, Seconds, TaskOptions, WhenFull
 from ._submission import FaceBatch, Link, Submission
 from ._task import threads, waiting_for
-from ._window import Progress, Window
+from ._window import Ending, Progress, Window
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +38,11 @@ def _finish_all() -> None:
     links = list(_links)
     for link in links:
         link.scopes[0].close()
+    # What an uncaught Ctrl-C has ended must not be held up by tasks that can be ended, too.
+    interrupted = isinstance(getattr(sys, "last_value", None), KeyboardInterrupt)
+    for link in links:
+        if interrupted and link.backend.capabilities.stops == "killed":
+            link.cancel_and_stop(link.scopes[0])
     for link in links:
         link.scopes[0].drain()
         link.backend.shutdown(wait=True)
@@ -154,10 +161,14 @@ class PoolExecutor(Executor):
         return PoolExecutor(self.kind, self._link.backend, options, bound, policy, parent=self)
 
     def statistics(self) -> Statistics:
-        """Return what the pool is doing at this moment; for a view, ``pending`` is its own."""
+        """Return what the pool is doing at this moment.
+
+        For a view, ``pending`` counts the view's own tasks, and all that were sent to workers
+        ahead of their turn.
+        """
         statistics = self._link.backend.statistics()
-        pending = sum(len(batch.todo) for batch in self._link.scopes[-1].unsettled())
-        return attrs.evolve(statistics, pending=pending)
+        waiting = sum(len(batch.todo) for batch in self._link.scopes[-1].unsettled())
+        return attrs.evolve(statistics, pending=statistics.pending + waiting)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Have ``fn(*args, **kwargs)`` called by a worker; every keyword is the function's own.
@@ -234,15 +245,16 @@ class PoolExecutor(Executor):
         ordered: bool,
         bound: float | None,
         task_timeout: Seconds = INHERIT,
+        at_most_once: bool = False,
         as_submits: bool = False,
         length: int | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
-        release: Callable[[bool], None] | None = None,
+        release: Callable[[Ending], None] | None = None,
     ) -> Window:
         """Open a window of this executor's; for the verbs."""
         check_callable("fn", fn)
-        options = self._options
+        options = attrs.evolve(self._options, at_most_once=at_most_once)
         if not isinstance(task_timeout, Inherit):
             options = _check_options(
                 self.kind, self.capabilities, attrs.evolve(options, task_timeout=task_timeout)
@@ -315,17 +327,48 @@ class PoolExecutor(Executor):
     def _interrupt(self) -> None:
         """Cancel what is pending and end what runs; a second interrupt abandons what can't end."""
         self.shutdown(wait=False, cancel_futures=True)
-        scope, backend = self._link.scopes[-1], self._link.backend
+        link, scope = self._link, self._link.scopes[-1]
         for mine in scope.unsettled():
             mine.ask_to_stop()
+        if self.capabilities.stops == "killed":
+            link.cancel_and_stop(scope)
         try:
             self.shutdown(wait=True)
         except KeyboardInterrupt:
-            unsettled: set[object] = set(scope.unsettled())
-            for batch, number, _ in backend.running():
-                if batch in unsettled:
-                    backend.stop(batch, number, TaskAbortedError(batch.describe(number)))
+            link.cancel_and_stop(scope)
             raise
+
+    def terminate_workers(self) -> None:
+        """Shut down without waiting: cancel what is pending, and ask the workers to end (SIGTERM).
+
+        Tasks that were running fail with `WorkerCrashedError`. What is still there after the
+        kind's ``kill_grace`` is killed. As Python 3.14's method of that name.
+
+        Raises:
+            UnsupportedError: The kind's workers can't be ended from outside.
+        """
+        self._end_workers("terminate_workers()", signal.SIGTERM)
+
+    def kill_workers(self) -> None:
+        """Shut down without waiting: cancel what is pending, and kill the workers (SIGKILL).
+
+        Tasks that were running fail with `WorkerCrashedError`. As Python 3.14's method of that
+        name.
+
+        Raises:
+            UnsupportedError: The kind's workers can't be ended from outside.
+        """
+        self._end_workers("kill_workers()", getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    def _end_workers(self, what: str, number: int) -> None:
+        if self.capabilities.stops != "killed":
+            raise UnsupportedError(
+                self.kind, what, "cancel what is pending with shutdown(cancel_futures=True)"
+            )
+        if self._parent is not None:
+            raise UnsupportedError(self.kind, f"{what} of a view", "call it on the pool itself")
+        self.shutdown(wait=False, cancel_futures=True)
+        self._link.backend.end_workers(number)
 
     def __enter__(self) -> Self:
         return self

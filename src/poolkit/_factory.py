@@ -89,14 +89,18 @@ def make_executor(
         when_full: What `PoolExecutor.submit` does at that limit: ``"block"``, or ``"raise"``
             `QueueFullError`.
         task_timeout: Seconds that a task may run, from its start in the worker; None for no
-            limit. What happens then depends on the kind; on threads the future fails on time
-            and the hung thread is replaced, but no thread can be killed.
+            limit. What happens then depends on the kind: on processes the worker is killed and
+            replaced; on threads the future fails on time and the hung thread is replaced, but no
+            thread can be killed.
         initializer: Called in each worker before its first task. If it raises, the pool is
             broken: all tasks fail with `PoolBrokenError`.
         initargs: Its arguments.
         **kind_options: The kind's own options. For ``"thread"``: ``thread_name_prefix``, and
             ``max_abandoned``, how many threads hung past their time-out are too many. For
-            ``"process"``: ``start_method`` or ``mp_context``, and ``max_tasks_per_child``.
+            ``"process"``: ``start_method`` (by default ``"forkserver"``, else ``"spawn"``) or
+            ``mp_context``; ``max_tasks_per_child``, and ``max_worker_memory`` in bytes, at which
+            a worker is replaced between two tasks; and ``kill_grace``, the seconds between
+            SIGTERM and SIGKILL where a task has to be stopped (0.5).
 
     Returns:
         The executor. Use it in a ``with`` block, or shut it down.
@@ -201,15 +205,22 @@ def _process(
     start_method: str | None = None,
     mp_context: Any = None,
     max_tasks_per_child: int | None = None,
+    max_worker_memory: int | None = None,
+    kill_grace: float | None = None,
 ) -> Backend:
-    from .backends.process import make_process_pool
+    from .backends.process import make_process_backend
 
-    if max_tasks_per_child is not None:
-        max_tasks_per_child = check_positive_int("max_tasks_per_child", max_tasks_per_child)
-    pool = make_process_pool(
-        max_workers, initializer, initargs, start_method, mp_context, max_tasks_per_child
+    return make_process_backend(
+        name,
+        max_workers,
+        initializer,
+        initargs,
+        start_method=start_method,
+        mp_context=mp_context,
+        max_tasks_per_child=max_tasks_per_child,
+        max_worker_memory=max_worker_memory,
+        kill_grace=kill_grace,
     )
-    return _adapt(pool, name, owned=True)
 
 
 _BUILTIN: Final[Mapping[str, Callable[..., Backend]]] = MappingProxyType(

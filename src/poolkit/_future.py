@@ -52,9 +52,10 @@ _unretrieved_log = logging.getLogger("poolkit.unretrieved")
 _NEVER_PENDING = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 
 
-Aborted = Literal["cancelled", "abandoned", "finished"]
+Aborted = Literal["cancelled", "abandoned", "killed", "finished"]
 """What `TaskFuture.abort` achieved: the task will never start; or it has been left to itself, and
-goes on until its call returns; or it was done already."""
+goes on until its call returns; or its worker process has been told to end, and will be made to; or
+it was done already."""
 
 
 class TaskControl(Protocol):
@@ -186,13 +187,16 @@ class TaskFuture(Future[T]):
     def abort(self) -> Aborted:
         """End the task even if it is running, by the means of its kind.
 
+        A process is told to end (SIGTERM), and killed if it is still there after ``kill_grace``;
+        another one takes its place.
+
         A thread can't be killed: a running task on threads is *abandoned*. Its future fails with
         `TaskAbortedError` now, `current_task` tells it to stop, another worker takes its place,
         and its call goes on until it returns.
 
         Returns:
             What was achieved: ``"cancelled"`` (it had not started, and never will),
-            ``"abandoned"``, or ``"finished"`` (it was done already).
+            ``"killed"``, ``"abandoned"``, or ``"finished"`` (it was done already).
 
         Raises:
             UnsupportedError: It runs, and its kind can't stop it.

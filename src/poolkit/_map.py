@@ -21,7 +21,7 @@ from ._executor import PoolExecutor
 from ._factory import pool_for
 from ._options import INHERIT, Seconds
 from ._outcome import Outcome
-from ._window import Window
+from ._window import Ending, Window
 from .progress import open_progress
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class ResultIterator(Generic[R]):
 
     def close(self) -> None:
         """Take back what has not started; wait for what runs only if the pool is our own."""
-        self._window.close(wait=True)
+        self._window.close("done")
         self._results.close()
 
     def __del__(self) -> None:
@@ -109,6 +109,7 @@ def _open(
     task_timeout: Seconds,
     timeout: float | None,
     progress: bool | None,
+    at_most_once: bool = False,
 ) -> ResultIterator[R]:
     """Check the options that all verbs share, and open a window."""
     check_callable("fn", fn)
@@ -122,6 +123,7 @@ def _open(
             fn,
             inputs,
             task_timeout=task_timeout,
+            at_most_once=at_most_once,
             chunking=chunking,
             ordered=ordered,
             bound=bound,
@@ -134,13 +136,15 @@ def _open(
             window.start()
     except BaseException:
         if owned:
-            _shut_down(pool, False)
+            _shut_down(pool, "left")
         raise
     return ResultIterator(f"{verb}({function_name(fn)})", window, convert(window))
 
 
-def _shut_down(pool: PoolExecutor, wait: bool) -> None:
-    pool.shutdown(wait=wait, cancel_futures=True)
+def _shut_down(pool: PoolExecutor, ending: Ending) -> None:
+    pool.shutdown(wait=ending == "done", cancel_futures=True)
+    if ending == "interrupted":
+        pool._interrupt()
 
 
 def _zip(
@@ -165,6 +169,7 @@ def map_ordered(
     max_pending: int | None = None,
     task_timeout: Seconds = INHERIT,
     timeout: float | None = None,
+    at_most_once: bool = False,
     strict: bool = False,
     progress: bool | None = None,
 ) -> ResultIterator[R]:
@@ -186,6 +191,10 @@ def map_ordered(
         task_timeout: Seconds that one item may run, from its start in the worker; None for no
             limit; by default the executor's own.
         timeout: Seconds from this call until the last result must have been yielded.
+        at_most_once: Whether no item may run twice. If an item kills the worker process that
+            it shares with others of its chunk, those that had finished, and whose results were
+            not sent yet (about 2 ms of work), are otherwise run again. Costs a message per
+            item.
         strict: Whether iterables of different lengths are a `ValueError`.
         progress: Whether to show a progress bar that counts items (needs the extra
             ``progress``).
@@ -214,6 +223,7 @@ def map_ordered(
         max_pending=max_pending,
         task_timeout=task_timeout,
         timeout=timeout,
+        at_most_once=at_most_once,
         progress=progress,
     )
 
@@ -227,6 +237,7 @@ def map_unordered(
     max_pending: int | None = None,
     task_timeout: Seconds = INHERIT,
     timeout: float | None = None,
+    at_most_once: bool = False,
     strict: bool = False,
     progress: bool | None = None,
 ) -> ResultIterator[R]:
@@ -248,6 +259,7 @@ def map_unordered(
         max_pending=max_pending,
         task_timeout=task_timeout,
         timeout=timeout,
+        at_most_once=at_most_once,
         progress=progress,
     )
 
@@ -262,6 +274,7 @@ def map_outcomes(
     max_pending: int | None = None,
     task_timeout: Seconds = INHERIT,
     timeout: float | None = None,
+    at_most_once: bool = False,
     strict: bool = False,
     progress: bool | None = None,
 ) -> ResultIterator[Outcome[R]]:
@@ -284,6 +297,7 @@ def map_outcomes(
         max_pending=max_pending,
         task_timeout=task_timeout,
         timeout=timeout,
+        at_most_once=at_most_once,
         progress=progress,
     )
 

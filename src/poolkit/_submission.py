@@ -86,6 +86,8 @@ class Link:
                 for scope in self.scopes:
                     scope.forget(batch)
             raise
+        if self.backend.capabilities.deadlines != "soft":
+            return
         limit = batch.options.task_timeout
         scope, keeper = self.scopes[0], self.keeper
         if limit is None:
@@ -94,8 +96,17 @@ class Link:
             if not queued or keeper.watches(self.backend):
                 return
             limit = STALL_LOOK
-        if self.backend.capabilities.deadlines == "soft":
-            keeper.watch(self.backend, scope, limit)
+        keeper.watch(self.backend, scope, limit)
+
+    def cancel_and_stop(self, scope: Scope) -> None:
+        """Cancel a scope's pending tasks, and stop those that run, by the means of the kind."""
+        unsettled: list[Any] = scope.unsettled()
+        for mine in unsettled:
+            mine.take_back()
+        mine = set(unsettled)
+        for batch, number, _ in self.backend.running():
+            if batch in mine:
+                self.backend.stop(batch, number, TaskAbortedError(batch.describe(number)))
 
     def _inside(self) -> bool:
         """Whether the caller is a task of the same pool."""
@@ -151,7 +162,7 @@ class FaceBatch(Batch):
 
     def take_back(self) -> bool:
         """Cancel what has not started; say whether that was anything. Never waits."""
-        indices = self.link.backend.withdraw(self, list(self.todo))
+        indices = self.link.backend.withdraw(self)
         if not indices:
             return False
         if self.places:
@@ -203,6 +214,7 @@ class Submission(FaceBatch):
         self.context = copy_context()
         self.todo = [0]
         self.running = {}
+        self.parcel = None
         self.link = link
         self.places = 0
         self._unsettled = 1
@@ -266,6 +278,7 @@ class Submission(FaceBatch):
         self.fn = _withdrawn
         self.items = ((),)
         self.kwargs = {}
+        self.parcel = None
         self.future._settle_cancelled()
 
 

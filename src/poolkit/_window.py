@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import CancelledError
 from itertools import islice
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from ._backend import Record
 from ._chunking import Chunking
@@ -122,6 +122,10 @@ class Progress(Protocol):
 
 Arrival = tuple[WindowBatch, Sequence[Record]]
 
+Ending = Literal["done", "left", "interrupted"]
+"""How a window ends: all is yielded, or its iterator was closed in an orderly way, and what still
+runs may be waited for; it was dropped or has failed; Ctrl-C has ended it."""
+
 
 class Window:
     """One run of a verb over its input."""
@@ -140,7 +144,7 @@ class Window:
         length: int | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
-        release: Callable[[bool], None] | None = None,
+        release: Callable[[Ending], None] | None = None,
         keep: object = None,
     ) -> None:
         """Prepare; nothing is pulled before `start`.
@@ -158,7 +162,7 @@ class Window:
             length: Length of the input, if known.
             timeout: Seconds from now until the last result must have been yielded.
             progress: Told of items that came back.
-            release: Called once at the end, with whether it may wait.
+            release: Called once at the end, with how it ends.
             keep: The executor, which must not be collected, and its workers with it, before this.
         """
         self._link = link
@@ -279,7 +283,7 @@ class Window:
         """Remember why the input ended; it is raised once all results are out."""
         self._exhausted = True
         if not isinstance(error, Exception):
-            self.close()  # Ctrl-C while pulling: now
+            self.close("interrupted")  # Ctrl-C while pulling: now
             raise error
         self._input_error = error
 
@@ -308,7 +312,12 @@ class Window:
             if self._input_error is not None:
                 error, self._input_error = self._input_error, None
                 raise error
-            self.close(wait=True)
+            self.close("done")
+        except (Exception, GeneratorExit):
+            raise
+        except BaseException:
+            self.close("interrupted")
+            raise
         finally:
             self.close()
 
@@ -389,11 +398,12 @@ class Window:
         """How many items were pulled and have not come back."""
         return self._pulled - self._returned
 
-    def close(self, *, wait: bool = False) -> None:
+    def close(self, ending: Ending = "left") -> None:
         """Take back what has not started, and pull no more; safe to repeat.
 
         Args:
-            wait: Whether to wait for what runs, if the pool is this window's own.
+            ending: How it ends: whether to wait for what runs, to leave it or to end it, if the
+                pool is this window's own.
         """
         self._exhausted = True
         batches, self._in_flight = self._in_flight, set()
@@ -409,4 +419,4 @@ class Window:
             progress.close()
         release, self._release = self._release, None
         if release is not None:
-            release(wait)
+            release(ending)

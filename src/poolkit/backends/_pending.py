@@ -31,6 +31,20 @@ class PendingQueue:
         levels = [self._first, *(self._levels[priority] for priority in self._order)]
         return iter({batch: None for level in levels for batch in list(level) if batch.todo})
 
+    def __len__(self) -> int:
+        """Return how many batches stand in it, those among them that can't be run any more."""
+        return len(self._first) + sum(len(level) for level in self._levels.values())
+
+    def peek(self) -> Batch | None:
+        """Return the next batch that can still be run, and leave it where it is."""
+        for level in (self._first, *(self._levels[priority] for priority in self._order)):
+            while level:
+                if level[0].todo:
+                    return level[0]
+                level.popleft()
+        self._forget_empty_levels()
+        return None
+
     def push(self, batch: Batch) -> None:
         """Add a batch behind all others of its priority."""
         priority = batch.options.priority

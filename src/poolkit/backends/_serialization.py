@@ -10,39 +10,68 @@ from .._errors import RemoteTaskError, TaskSerializationError
 
 _PROTOCOL: Final = 5
 
+# So many causes of an error travel with it; more are a loop, or of no use.
+_MOST_CAUSES: Final = 16
 
-def dump_task(what: str, value: object) -> bytes:
+
+def dump_task(
+    what: str, value: object, *, by_value: bool = False, prefer_value: bool = False
+) -> bytes:
     """Pickle a function or arguments; what pickle refuses goes to cloudpickle, if installed.
 
     Args:
         what: What it is, for the error's message.
         value: The function or the arguments.
+        by_value: Whether only cloudpickle will do, as the other side can't import ``__main__``.
+        prefer_value: Whether cloudpickle comes first for the same reason, and pickle will do.
 
     Raises:
         TaskSerializationError: Neither can pickle it.
     """
-    try:
-        return pickle.dumps(value, _PROTOCOL)
-    except Exception as error:
-        refusal = error
+    refusal: Exception
+    if by_value:
+        refusal = pickle.PicklingError("the workers can't import __main__, which is no file")
+    else:
+        if prefer_value and (data := _by_value(value)) is not None:
+            return data
+        try:
+            return pickle.dumps(value, _PROTOCOL)
+        except Exception as error:
+            refusal = error
+        try:  # what multiprocessing has taught its pickler: sockets, connections
+            from multiprocessing.reduction import ForkingPickler
+
+            return bytes(ForkingPickler.dumps(value, _PROTOCOL))
+        except Exception:
+            pass
     try:
         import cloudpickle
     except ImportError:
         raise TaskSerializationError(
             f"{what} {short_repr(value)}",
             _reason(refusal),
-            "Define functions at the top level of a module, or install cloudpickle for lambdas "
-            "and closures: pip install 'poolkit[cloudpickle]'",
+            "Define functions at the top level of a module, or install cloudpickle for lambdas, "
+            "closures and what is typed into a prompt: pip install 'poolkit[cloudpickle]'",
         ) from refusal
     try:
-        data: bytes = cloudpickle.dumps(value, _PROTOCOL)
+        return bytes(cloudpickle.dumps(value, _PROTOCOL))
     except Exception as error:
         raise TaskSerializationError(
             f"{what} {short_repr(value)}",
             _reason(error),
-            "Open files, locks, sockets and pools can't travel: pass what they are made from, "
+            "Open files, locks, futures and pools can't travel: pass what they are made from, "
             "and make them in the worker",
         ) from error
+
+
+def _by_value(value: object) -> bytes | None:
+    """Pickle by cloudpickle; None if that can't be."""
+    try:
+        import cloudpickle
+
+        data: bytes = cloudpickle.dumps(value, _PROTOCOL)
+    except Exception:
+        return None
     return data
 
 
@@ -55,10 +84,30 @@ def dump_result(value: object) -> bytes:
     try:
         return pickle.dumps(value, _PROTOCOL)
     except Exception as error:
+        refusal = error
+    data = _by_value(value)
+    if data is None:
         raise TaskSerializationError(
             f"the result {short_repr(value)}",
-            _reason(error),
+            _reason(refusal),
             "Return plain data, or the path of a file that holds it",
+        ) from refusal
+    return data
+
+
+def load_task(what: str, data: bytes) -> Any:
+    """Unpickle a function or arguments, in the worker.
+
+    Raises:
+        TaskSerializationError: It can't be unpickled here.
+    """
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        raise TaskSerializationError(
+            what,
+            _reason(error),
+            "Workers must be able to import the modules that it comes from, and find it there",
         ) from error
 
 
@@ -70,14 +119,17 @@ def load_result(data: bytes) -> Any:
     """
     try:
         return pickle.load(io.BytesIO(data))
-    except Exception as error:
+    except BaseException as error:  # it runs code of the user's in a thread of ours
         raise TaskSerializationError(
             "the result", _reason(error), "Its class must be importable in the parent, too"
         ) from error
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it is no error, but says where one arose
-    """The cause of an error that came from another process: where it was raised there."""
+    """The cause of an error that came from another process: where it was raised there.
+
+    Its own ``__cause__`` is the cause that the error had there, if any.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -88,37 +140,67 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is no error, but says where
 
 
 def dump_error(error: BaseException) -> bytes:
-    """Pickle an error and the text of its traceback, in the worker.
+    """Pickle an error with its causes and the text of its traceback, in the worker.
 
     An error that can't make the whole journey, which is tried here, is replaced by a
-    `RemoteTaskError`.
+    `RemoteTaskError`; so is one that can't even be formatted.
     """
-    text = "".join(traceback.format_exception(error))
     try:
-        data = pickle.dumps((error, text), _PROTOCOL)
+        text = "".join(traceback.format_exception(error))
+    except Exception as failure:  # its __str__, or its __notes__
+        text = f"{type(error).__name__} (its traceback can't be formatted: {failure!r:.200})\n"
+    chain: list[bytes] = []
+    following: BaseException | None = error
+    while following is not None and len(chain) < _MOST_CAUSES:
+        chain.append(_dump_one(following, text))
+        following = following.__cause__
+    return pickle.dumps((chain, text, *_names(error)), _PROTOCOL)
+
+
+def _dump_one(error: BaseException, text: str) -> bytes:
+    try:
+        data = pickle.dumps(error, _PROTOCOL)
         pickle.loads(data)
     except Exception:
-        data = pickle.dumps((_stand_in(error, text), text), _PROTOCOL)
+        by_value = _by_value(error)
+        data = b"" if by_value is None else by_value
+        try:
+            pickle.loads(data)
+        except Exception:
+            return pickle.dumps(RemoteTaskError(*_names(error), text), _PROTOCOL)
     return data
 
 
 def load_error(data: bytes) -> BaseException:
     """Unpickle an error, in the parent, with the remote traceback as its cause."""
-    try:
-        error, text = pickle.loads(data)
-    except Exception as failure:
-        return RemoteTaskError("an error", f"it could not be unpickled: {_reason(failure)}", "")
-    error.__cause__ = RemoteTraceback(text)
-    return error  # type: ignore[no-any-return]
+    chain, text, type_name, message = pickle.loads(data)
+    error: BaseException | None = None
+    for one in reversed(chain):  # the innermost cause first
+        cause = error
+        try:
+            error = pickle.loads(one)
+            if not isinstance(error, BaseException):
+                raise TypeError(f"it became {type(error).__name__}")
+        except BaseException as failure:  # it runs code of the user's in a thread of ours
+            error = RemoteTaskError(
+                type_name, f"{message} (it could not be unpickled: {_reason(failure)})", text
+            )
+        error.__cause__ = cause
+    assert error is not None
+    remote = RemoteTraceback(text)
+    remote.__cause__ = error.__cause__
+    error.__cause__ = remote
+    return error
 
 
-def _stand_in(error: BaseException, text: str) -> RemoteTaskError:
+def _names(error: BaseException) -> tuple[str, str]:
+    """Return an error's type name and message, whatever its ``__str__`` does."""
     kind = type(error)
     try:
         message = str(error)
     except Exception:
         message = "<no message: its __str__ raised>"
-    return RemoteTaskError(f"{kind.__module__}.{kind.__qualname__}", message, text)
+    return f"{kind.__module__}.{kind.__qualname__}", message
 
 
 def _reason(error: BaseException) -> str:

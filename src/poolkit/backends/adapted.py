@@ -1,4 +1,4 @@
-"""Any ``concurrent.futures.Executor`` as a backend, our own process kind for now among them.
+"""Any ``concurrent.futures.Executor`` as a backend.
 
 A batch becomes one task of the other pool, which calls the items one after the other. How it
 travels depends on the pool:
@@ -202,13 +202,13 @@ class AdaptedBackend(Backend):
         if numbers:
             batch.report([Record(number, None, error, 0.0, 0.0, "") for number in numbers])
 
-    def withdraw(self, batch: Batch, numbers: Collection[int]) -> list[int]:
+    def withdraw(self, batch: Batch) -> list[int]:
         if self._shared:
-            return [number for number in numbers if batch.claim(number)]
+            return batch.claim_rest()
         # The other pool knows only the whole, and cancelling it calls `_ended`, which has to
         # leave the items to us.
         future = self._futures.get(batch)
-        if future is None or not set(batch.todo) <= set(numbers):
+        if future is None:
             return []
         self._withdrawing.add(batch)
         try:

@@ -1,6 +1,6 @@
 """The ``"inline"`` kind: tasks run in the caller, at once. For tests, debugging and fallbacks."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
@@ -67,8 +67,8 @@ class InlineBackend(Backend):
         if self._broken is not None:
             raise PoolBrokenError(self.name, "its initializer failed") from self._broken
 
-    def withdraw(self, batch: Batch, numbers: Collection[int]) -> list[int]:
-        return [number for number in numbers if batch.claim(number)]
+    def withdraw(self, batch: Batch) -> list[int]:
+        return batch.claim_rest()
 
     def stop(self, batch: Batch, number: int, error: BaseException) -> bool:
         return False

@@ -248,8 +248,8 @@ class ThreadBackend(Backend):
             if worker in self._workers:
                 self._active += 1
 
-    def withdraw(self, batch: Batch, numbers: Collection[int]) -> list[int]:
-        withdrawn = [number for number in numbers if batch.claim(number)]
+    def withdraw(self, batch: Batch) -> list[int]:
+        withdrawn = batch.claim_rest()
         self._withdrawn += 1
         if self._withdrawn > max(256, len(self._pending.plain) // 2):
             self._withdrawn = 0

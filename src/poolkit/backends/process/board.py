@@ -1,0 +1,155 @@
+"""`Board`: a page of memory that the parent shares with one worker.
+
+The worker says which item it has begun, the parent which ones it must not begin. Who writes what,
+in which order, and why no lock is needed is in ``docs/explanation/process-pool.md``, "Stopping
+one item, and no other".
+"""
+
+import mmap
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+FLAGS: Final = 4096
+"""How many items may be outstanding at a worker: each has a flag of its own on the board."""
+
+# Words of eight bytes. Those of the two writers stand in different cache lines.
+_SERIAL, _START, _ENDED = 0, 1, 2
+_ATTENTION = 8
+_FIRST_FLAG: Final = 128  # in bytes
+SIZE: Final = _FIRST_FLAG + FLAGS
+
+LOOK: Final = 1
+CONDEMNED: Final = 2
+
+
+class Board:
+    """Both sides' view of the page. The fields are for the side that writes them."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self._bytes = memoryview(memory)
+        self.words = self._bytes[:_FIRST_FLAG].cast("Q")
+        self.times = self._bytes[:_FIRST_FLAG].cast("d")
+        self.flags = self._bytes[_FIRST_FLAG:SIZE]
+
+    @classmethod
+    def make(cls) -> "tuple[Board, int]":
+        """Make a page; return it, and a descriptor for the worker to open, to be closed then."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("poolkit-board", os.MFD_CLOEXEC)
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, SIZE)
+        return cls(mmap.mmap(descriptor, SIZE)), descriptor
+
+    @classmethod
+    def open(cls, descriptor: int) -> "Board":
+        """Open, in a worker, what `make` has made."""
+        board = cls(mmap.mmap(descriptor, SIZE))
+        os.close(descriptor)
+        return board
+
+    def close(self) -> None:
+        """Give the memory back; the other side keeps its own view."""
+        for view in (self.words, self.times, self.flags, self._bytes):
+            view.release()
+        self._memory.close()
+
+    # -- the parent's side ------------------------------------------------------------------
+
+    @property
+    def serial(self) -> int:
+        """The item that the worker has begun last; 0 for none."""
+        return self.words[_SERIAL]
+
+    @property
+    def start(self) -> float:
+        """When it began it, or a later item, on the machine's monotonic clock."""
+        return self.times[_START]
+
+    @property
+    def ended(self) -> int:
+        """The item with which the worker has ended a chunk last."""
+        return self.words[_ENDED]
+
+    def flag(self, serial: int) -> None:
+        """Ask the worker to pass over an item; true only after `call_attention` and `barrier`."""
+        self.flags[serial % FLAGS] = 1
+
+    def unflag(self, serial: int) -> None:
+        """Free an item's flag for a later one."""
+        self.flags[serial % FLAGS] = 0
+
+    def call_attention(self, word: Literal[0, 1, 2]) -> None:
+        """Have the worker look at its flags, or stop for good (`CONDEMNED`), or none of it (0)."""
+        self.words[_ATTENTION] = word
+
+    # -- the worker's side ------------------------------------------------------------------
+
+    def stamper(self) -> Callable[[int, float], int]:
+        """Return a function that says which item begins, and returns the attention word."""
+        words, times = self.words, self.times
+
+        def stamp(serial: int, now: float) -> int:
+            times[_START] = now
+            words[_SERIAL] = serial
+            return words[_ATTENTION]
+
+        return stamp
+
+    def end_chunk(self, serial: int) -> None:
+        """Say that this item, the last of a chunk, has ended."""
+        self.words[_ENDED] = serial
+
+    def flagged(self, serial: int) -> bool:
+        """Whether the parent wants the item passed over."""
+        return self.flags[serial % FLAGS] == 1
+
+    @property
+    def condemned(self) -> bool:
+        """Whether the parent is about to kill this worker."""
+        return self.words[_ATTENTION] == CONDEMNED
+
+
+# Commands of Linux's membarrier(2).
+_GLOBAL, _GLOBAL_EXPEDITED, _REGISTER_GLOBAL_EXPEDITED = 1, 2, 4
+_SYSTEM_CALLS: Final = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
+
+
+def _membarrier() -> Callable[[int], int] | None:
+    number = _SYSTEM_CALLS.get(os.uname().machine) if sys.platform == "linux" else None
+    if number is None or sys.maxsize < 2**32:
+        return None
+    try:
+        import ctypes
+
+        call: Any = ctypes.CDLL(None).syscall
+    except (ImportError, OSError, AttributeError):
+        return None
+    return lambda command: int(call(number, command, 0, 0))
+
+
+def register_for_barriers() -> None:
+    """In a worker: let the parent's barriers reach it quickly."""
+    membarrier = _membarrier()
+    if membarrier is not None:
+        membarrier(_REGISTER_GLOBAL_EXPEDITED)
+
+
+def make_barrier() -> Callable[[], None]:
+    """Return a function that has every CPU that runs a worker execute a full memory barrier."""
+    membarrier = _membarrier()
+    if membarrier is not None:
+        for command in (_GLOBAL_EXPEDITED, _GLOBAL):
+            if membarrier(command) == 0:
+                return lambda: _ignore(membarrier(command))
+    # No proof, but a million times as long as a store buffer needs.
+    return lambda: time.sleep(0.001)
+
+
+def _ignore(_result: object) -> None: ...

@@ -1,0 +1,171 @@
+"""`Worker`: the parent's side of one worker process: its start, its state, its end.
+
+States (``docs/explanation/process-pool.md`` has the picture)::
+
+    STARTING -> READY -> LEAVING | CONDEMNED -> DEAD
+
+Descriptors: a socket, the board's memory, the lifeline's writing end, a pidfd, and what
+multiprocessing needs itself. `release` closes all of them; `abandon` does in a forked child.
+"""
+
+import contextlib
+import enum
+import math
+import os
+import selectors
+import signal
+import socket
+from multiprocessing.context import BaseContext
+from typing import Any, Final
+
+from . import worker
+from .board import Board
+from .books import Books
+from .channel import ParentEnd
+
+_HAS_GROUPS: Final = hasattr(os, "killpg")
+
+
+class State(enum.IntEnum):
+    """How far a worker has come; it only goes up."""
+
+    STARTING = 0
+    READY = 1
+    LEAVING = 2
+    CONDEMNED = 3
+    DEAD = 4
+
+
+class Worker:
+    """One worker process. The pool's lock guards all fields."""
+
+    def __init__(self, name: str, quota: float, scratch: memoryview) -> None:
+        self.name = name
+        self.state = State.STARTING
+        self.idle_since = 0.0
+        self.books = Books()
+        self.known: set[int] = set()
+        """Numbers of the functions that it has been sent."""
+        self.flagged: set[int] = set()
+        """Serials whose flags are set."""
+        self.quota = quota
+        """How many more items it may be sent."""
+        self.load = 0.0
+        """Seconds of work on its books, as far as can be guessed."""
+        self.listens_for = selectors.EVENT_READ
+        """What the loop's selector is asked to tell of its channel."""
+        self.kill_at = math.inf
+        """When SIGKILL follows, on the monotonic clock."""
+        self.dead_since = math.inf
+        self.pid = 0
+        self.process: Any = None
+        self.pidfd: int | None = None
+        ours, theirs = socket.socketpair()
+        self.channel = ParentEnd(ours, scratch)
+        self._theirs: socket.socket | None = theirs
+        self.board, self._board_descriptor = Board.make()
+        self._lifeline_end, self._lifeline = os.pipe()
+
+    def start(
+        self,
+        context: BaseContext,
+        initializer: Any,
+        initargs: tuple[Any, ...],
+        most_memory: int | None,
+    ) -> None:
+        """Start the process; takes milliseconds, and is called without the lock.
+
+        Raises:
+            Exception: Whatever the start method runs into.
+        """
+        assert self._theirs is not None
+        process = context.Process(  # type: ignore[attr-defined]
+            target=worker.main,
+            name=self.name,
+            daemon=False,  # so that tasks may have children
+            args=(
+                worker.Inherited(self._theirs.fileno()),
+                worker.Inherited(self._board_descriptor),
+                worker.Inherited(self._lifeline_end),
+                initializer,
+                initargs,
+                most_memory,
+            ),
+        )
+        process.start()
+        self.process = process
+        self.pid = process.pid
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):  # it has ended already, or may not be watched
+                self.pidfd = os.pidfd_open(process.pid)
+
+    def close_theirs(self) -> None:
+        """Close what only the worker needs, once it has it."""
+        theirs, self._theirs = self._theirs, None
+        if theirs is not None:
+            theirs.close()
+            os.close(self._board_descriptor)
+            os.close(self._lifeline_end)
+
+    # -- its end ----------------------------------------------------------------------------
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process and, if it leads one, to its group."""
+        if self.process is None:
+            return
+        # A worker that said that it is ready leads its group.
+        if _HAS_GROUPS and self.state is not State.STARTING and self._leads_group():
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, number)
+        elif self.pidfd is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self.pidfd, number)
+        else:
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(self.pid, number)
+
+    def _leads_group(self) -> bool:
+        try:
+            return os.getpgid(self.pid) == self.pid
+        except OSError:  # it has been reaped; if its group still exists, the number is still taken
+            return True
+
+    def end_group(self) -> None:
+        """Kill what a dead worker has left of its group."""
+        if _HAS_GROUPS and self.pid and self.pid != os.getpgrp():
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is known to have ended, and its exit code with it."""
+        return self.process is None or self.process.exitcode is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        """As ``multiprocessing.Process.exitcode``; None if nobody can tell."""
+        return None if self.process is None else self.process.exitcode
+
+    def release(self) -> None:
+        """Close every descriptor. The process has ended, or is given up."""
+        self.close_theirs()
+        self.channel.close()
+        self.board.close()
+        for descriptor in (self._lifeline, self.pidfd):
+            if descriptor is not None:
+                os.close(descriptor)
+        self.pidfd = None
+        process, self.process = self.process, None
+        if process is not None:
+            process.join(0)  # takes it off multiprocessing's list
+            with contextlib.suppress(ValueError):  # still running, by its own account
+                process.close()
+
+    def abandon(self) -> None:
+        """In a forked child: close our copies of what the parent needs, and nothing else."""
+        with contextlib.suppress(OSError, ValueError):
+            self.channel.sock.close()
+        for descriptor in (self._lifeline, self.pidfd):
+            if descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)

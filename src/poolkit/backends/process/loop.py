@@ -1,0 +1,399 @@
+"""The thread of a process pool: it reads results, learns of deaths, and keeps the time.
+
+It never blocks but in ``select``: not on a write, not on a dying worker, not on one that starts
+(which short-lived threads wait for). The one exception are callbacks of futures, which run here, as
+the standard library's do.
+"""
+
+import contextlib
+import logging
+import marshal
+import math
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from ..._backend import Batch, Record, make_record
+from ..._errors import TaskSerializationError
+from .._serialization import load_error, load_result
+from . import steps
+from .channel import make_scratch
+from .handle import State, Worker
+
+_log = logging.getLogger("poolkit")
+
+# How long to wait for the exit code of a process that is known to have ended, in seconds. The
+# server that forks the workers tells it at once, unless it is gone itself.
+_CODE_PATIENCE: Final = 1.0
+
+Packed = list[tuple[int, Any, bytes | None, float, float]]
+"""Results as they came: number, value, error, start and duration of each."""
+Delivery = tuple[Batch, str, Packed]
+"""The results of a batch's items, and the worker that sent them."""
+
+
+class Ending:
+    """How an item ended of which its worker brought no result."""
+
+    __slots__ = ("batch", "duration", "make_error", "number", "start", "worker")
+
+    def __init__(
+        self,
+        batch: Batch,
+        number: int,
+        make_error: Callable[[], BaseException],
+        start: float = 0.0,
+        duration: float = 0.0,
+        worker: str = "",
+    ) -> None:
+        self.batch = batch
+        self.number = number
+        # Called without the lock, as it may show arguments, which runs their code.
+        self.make_error = make_error
+        self.start = start
+        self.duration = duration
+        self.worker = worker
+
+    def report(self) -> None:
+        """Settle the item."""
+        error = self.make_error()
+        record = Record(self.number, None, error, self.start, self.duration, self.worker)
+        self.batch.report([record])
+
+
+class Scheduler(Protocol):
+    """What the loop needs of the pool; all but `deliveries` are called with its lock."""
+
+    workers: list[Worker]
+    closing: bool
+    endings: "deque[Ending]"
+
+    @property
+    def done(self) -> bool: ...
+    def ready(self, worker: Worker) -> None: ...
+    def results(
+        self, worker: Worker, first: int, times: list[float], values: list[Any], errors: Any
+    ) -> list[Delivery]: ...
+    def leaving(self, worker: Worker, last: int) -> None: ...
+    def start_failed(self, worker: Worker, failure: BaseException) -> None: ...
+    def late(self, now: float, read: Callable[[Worker], None]) -> float: ...
+    def rebalance(self, now: float) -> float: ...
+    def bury(self, worker: Worker) -> None: ...
+    def feed(self) -> None: ...
+    def send_unsent(self) -> None: ...
+    def break_down(self, reason: str, cause: BaseException | None = None) -> None: ...
+
+
+class Loop:
+    """One pool's thread, its selector, and the threads that start workers."""
+
+    def __init__(
+        self, pool: Scheduler, lock: "threading.RLock", start: Callable[[Worker], None]
+    ) -> None:
+        self._pool = pool
+        self._start = start
+        self.scratch = make_scratch()
+        self._step = steps.killer("PARENT")
+        # The pool's; guards all fields below.
+        self._lock = lock
+        self._runs = False
+        self._thread: threading.Thread | None = None
+        self._starter: threading.Thread | None = None
+        self._to_start: deque[Worker] = deque()
+        self._newcomers: deque[Worker] = deque()
+        self._ended: deque[Worker] = deque()
+        self._look_at = -math.inf
+        self._mend = False
+        self._selector: selectors.BaseSelector | None = None
+        self._alarm: socket.socket | None = None
+        self._bell: socket.socket | None = None
+        self._rung = False
+        # The loop's own.
+        self._watched: set[Worker] = set()
+
+    # -- for other threads ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread if it does not run. To be called after the work was queued."""
+        if self._runs:
+            return
+        with self._lock:
+            if self._runs:
+                return  # type: ignore[unreachable]  # another thread was quicker
+            self._selector = selectors.DefaultSelector()
+            self._alarm, self._bell = socket.socketpair()
+            self._alarm.setblocking(False)
+            self._bell.setblocking(False)
+            self._selector.register(self._alarm, selectors.EVENT_READ, None)
+            self._look_at = -math.inf
+            self._rung = False
+            self._thread = threading.Thread(target=self._run, name="poolkit-processes", daemon=True)
+            self._thread.start()
+            self._runs = True
+
+    def wake(self) -> None:
+        """Have the loop look at everything now."""
+        bell = self._bell
+        if not self._rung and bell is not None:
+            self._rung = True
+            with contextlib.suppress(OSError):  # full, or just closed: it looks anyway
+                bell.send(b"!")
+
+    def look_within(self, seconds: float) -> None:
+        """Have the loop look at everything within so many seconds."""
+        if self._look_at > time.monotonic() + seconds:
+            self.wake()
+
+    def mend(self) -> None:
+        """Have the loop do what an interrupt may have kept a caller from."""
+        self._mend = True
+        self._rung = False
+        self.wake()
+
+    def join(self) -> None:
+        """Wait for the thread's end."""
+        for thread in (self._thread, self._starter):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
+
+    def start_worker(self, worker: Worker) -> None:
+        """Have a worker's process started, by a thread that may take its time. With the lock."""
+        self._to_start.append(worker)
+        if self._starter is None:
+            starter = threading.Thread(
+                target=self._start_workers, name="poolkit-starter", daemon=True
+            )
+            self._starter = starter
+            try:
+                starter.start()
+            except RuntimeError:  # no more threads: the loop does it itself
+                self._starter = None
+                self.wake()
+
+    def abandon(self) -> None:
+        """In a forked child: close what was inherited."""
+        self._runs = False
+        self._thread = self._starter = None
+        for end in (self._selector, self._alarm, self._bell):
+            if end is not None:
+                with contextlib.suppress(OSError):
+                    end.close()
+        self._bell = None
+
+    # -- starting workers ---------------------------------------------------------------------
+
+    def _start_workers(self) -> None:
+        while True:
+            with self._lock:
+                if not self._to_start:
+                    self._starter = None
+                    return
+                worker = self._to_start.popleft()
+            failure: BaseException | None = None
+            try:
+                self._start(worker)
+            except BaseException as error:
+                failure = error
+            with self._lock:
+                worker.close_theirs()
+                if failure is None:
+                    self._newcomers.append(worker)
+                else:
+                    self._pool.start_failed(worker, failure)
+            self.wake()
+            del worker, failure
+
+    def cancel_starts(self) -> None:
+        """Give up workers whose start has not begun. With the lock."""
+        while self._to_start:
+            worker = self._to_start.popleft()
+            self._pool.workers.remove(worker)
+            worker.release()
+
+    # -- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:
+            _log.exception("the loop of a process pool has failed; its workers are killed")
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End as well as can be after a mistake of our own: nobody may wait for ever."""
+        with self._lock:
+            self._pool.break_down(f"its loop has failed: {error!r}", error)
+            for worker in list(self._pool.workers):
+                worker.signal(signal.SIGKILL)
+                if worker.process is not None:
+                    worker.process.join()
+                self._pool.bury(worker)
+            self._close()
+        self._report([])
+
+    def _turn(self) -> bool:
+        """Wait for something, deal with all that is there, and say whether to go on."""
+        pool, selector = self._pool, self._selector
+        assert selector is not None
+        wait = self._look_at - time.monotonic()
+        arrivals: list[tuple[Worker, list[Any]]] = []
+        for key, events in selector.select(None if wait == math.inf else max(0.0, wait)):
+            worker = key.data
+            if worker is None:
+                with contextlib.suppress(OSError):
+                    self._alarm.recv(4096)  # type: ignore[union-attr]
+            elif key.fd == worker.pidfd or worker.dead_since != math.inf:
+                self._ended.append(worker)
+            elif events & selectors.EVENT_READ:
+                arrivals.append((worker, self._read(worker)))
+            del worker
+        deliveries: list[Delivery] = []
+
+        def read(worker: Worker) -> None:
+            deliveries.extend(self._take_in(worker, self._read(worker)))
+
+        with self._lock:
+            self._rung = False
+            if self._step is not None:
+                self._step()
+            while self._newcomers:
+                self._watch(self._newcomers.popleft())
+            for worker, messages in arrivals:
+                deliveries += self._take_in(worker, messages)
+            if self._mend:
+                self._mend = False
+                pool.send_unsent()
+            now = time.monotonic()
+            self._bury_the_dead(now, deliveries)
+            self._finish_off(now)
+            pause = min(pool.late(now, read), pool.rebalance(now))
+            pool.feed()
+            self._send()
+            for worker in pool.workers:
+                pause = min(pause, worker.kill_at - now)
+                pause = min(pause, worker.dead_since + _CODE_PATIENCE - now)
+            self._look_at = now + pause
+            inline = self._to_start and self._starter is None
+            done = pool.done
+            if done:
+                self._close()
+        if inline:
+            self._start_workers()
+        self._report(deliveries)
+        return not done
+
+    def _read(self, worker: Worker, *, to_the_end: bool = False) -> list[Any]:
+        contents = worker.channel.receive(to_the_end=to_the_end)
+        return [marshal.loads(content) for content in contents]
+
+    def _watch(self, worker: Worker) -> None:
+        """Listen to a worker whose process has been started."""
+        assert self._selector is not None
+        self._selector.register(worker.channel.sock, selectors.EVENT_READ, worker)
+        self._watched.add(worker)
+        if worker.pidfd is not None:
+            self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+        else:  # no such thing here, or it has ended already
+            threading.Thread(
+                target=self._wait_for, args=(worker,), name="poolkit-sentinel", daemon=True
+            ).start()
+
+    def _wait_for(self, worker: Worker) -> None:
+        worker.process.join()
+        self._ended.append(worker)
+        self.wake()
+
+    def _take_in(self, worker: Worker, messages: list[Any]) -> list[Delivery]:
+        deliveries: list[Delivery] = []
+        for message in messages:
+            if self._step is not None:
+                self._step()
+            kind = message[0]
+            if kind == "ready":
+                self._pool.ready(worker)
+            elif kind == "bye":
+                self._pool.leaving(worker, message[1])
+            elif kind == "failed":
+                worker.state = State.LEAVING
+                self._pool.break_down("its initializer failed", load_error(message[1]))
+            else:
+                deliveries += self._pool.results(worker, *message)
+        return deliveries
+
+    def _bury_the_dead(self, now: float, deliveries: list[Delivery]) -> None:
+        assert self._selector is not None
+        while self._ended:
+            worker = self._ended.popleft()
+            if worker in self._watched and worker.dead_since == math.inf:
+                worker.dead_since = now
+                if worker.pidfd is not None:
+                    self._selector.unregister(worker.pidfd)
+                self._selector.unregister(worker.channel.sock)
+                if not worker.has_ended:  # who forked it is about to tell how
+                    self._selector.register(worker.process.sentinel, selectors.EVENT_READ, worker)
+        for worker in [w for w in self._watched if w.dead_since != math.inf]:
+            if not worker.has_ended and now < worker.dead_since + _CODE_PATIENCE:
+                continue
+            # All that it has sent counts.
+            deliveries += self._take_in(worker, self._read(worker, to_the_end=True))
+            self._watched.discard(worker)
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(worker.process.sentinel)
+            self._pool.bury(worker)
+
+    def _finish_off(self, now: float) -> None:
+        """Send SIGKILL to those that had their time to end."""
+        for worker in self._pool.workers:
+            if worker.kill_at <= now:
+                worker.kill_at = math.inf
+                worker.signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    def _send(self) -> None:
+        """Send what sockets had no room for, and listen for room where there still is none."""
+        assert self._selector is not None
+        for worker in self._watched:
+            if worker.dead_since == math.inf:
+                events = selectors.EVENT_READ
+                if worker.channel.unsent and not worker.channel.flush():
+                    events |= selectors.EVENT_WRITE
+                if worker.listens_for != events:
+                    worker.listens_for = events
+                    self._selector.modify(worker.channel.sock, events, worker)
+
+    def _close(self) -> None:
+        assert self._selector is not None
+        self._selector.close()
+        for end in (self._alarm, self._bell):
+            if end is not None:
+                end.close()
+        self._bell = None
+        self._runs = False
+
+    def _report(self, deliveries: list[Delivery]) -> None:
+        """Let results take effect, with no lock held: they are unpickled, and callbacks run."""
+        deliveries.reverse()
+        while deliveries:
+            batch, worker, packed = deliveries.pop()
+            batch.report(_unpack(worker, packed))
+            del batch, packed  # and keep nothing while waiting for more
+        while self._pool.endings:
+            self._pool.endings.popleft().report()
+
+
+def _unpack(worker: str, packed: Packed) -> list[Record]:
+    records: list[Record] = []
+    for number, entry, error, start, duration in packed:
+        value, failure = entry, None if error is None else load_error(error)
+        if type(entry) is tuple:
+            try:
+                value = load_result(entry[0])
+            except TaskSerializationError as refusal:
+                value, failure = None, refusal
+        records.append(make_record((number, value, failure, start, duration, worker)))
+    return records

@@ -1,0 +1,153 @@
+"""What a task is on its way to a worker, and a result on its way back.
+
+Messages are marshalled: both ends run the same Python, and marshal is by far the quickest for
+plain values. Whatever is not one of `PLAIN` is pickled, each piece by itself, so that a bad one
+fails alone: an entry of a message is a plain value, or pickled bytes in disguise (see `Entry`).
+"""
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
+from typing import Any, Final
+
+from ..._errors import TaskSerializationError
+from .._serialization import dump_task
+
+PLAIN: Final = frozenset({NoneType, bool, int, float, complex, str, bytes})
+"""Types whose values marshal keeps exactly; not their subclasses."""
+
+Entry = Any
+"""Of arguments: a tuple of plain values, or the bytes of the pickled tuple. Of results: a plain
+value, or a tuple that holds the bytes of the pickled value."""
+
+# A function that is a global of a module is sent once to each worker, and named by number then.
+# A program that makes modules without end must not fill the workers' memory.
+_MOST_FUNCTIONS: Final = 2000
+
+
+class Function:
+    """What is known of a function: its pickled name, its number, and how long calls take."""
+
+    __slots__ = ("data", "mean", "number")
+
+    def __init__(self, number: int, data: bytes) -> None:
+        self.number = number
+        self.data = data
+        self.mean = math.inf
+        """Seconds that a call takes; infinite while nobody knows."""
+
+    def observe(self, seconds: float) -> None:
+        """Learn from a call, or from the mean of several."""
+        self.mean = seconds if self.mean == math.inf else (3 * self.mean + seconds) / 4
+
+
+class Parcel:
+    """A batch, packed: what is sent of it, besides the numbers of its items."""
+
+    __slots__ = ("entries", "fn", "function", "hold", "kwargs", "limit")
+
+    def __init__(
+        self,
+        function: Function,
+        fn: bytes | None,
+        kwargs: bytes | None,
+        entries: list[Entry],
+        limit: float | None,
+        hold: bool,
+    ) -> None:
+        self.function = function
+        self.fn = fn
+        """The pickled function, where it has to be sent each time."""
+        self.kwargs = kwargs
+        self.entries = entries
+        """One for each of the batch's items."""
+        self.limit = limit
+        self.hold = hold
+        """Whether results may be held back, and so lost and repeated."""
+
+
+class Packer:
+    """Packs tasks, in the threads that submit them; thread-safe.
+
+    Args:
+        main_is_shared: Whether workers find what is defined in ``__main__``.
+    """
+
+    def __init__(self, main_is_shared: bool) -> None:
+        self._main_is_shared = main_is_shared
+        # Grows by single, atomic operations; two threads may number one function twice.
+        self._functions: dict[Any, Function] = {}
+        self._by_value = Function(0, b"")
+
+    def function(self, fn: Callable[..., Any]) -> tuple[Function, bytes | None]:
+        """Return what is known of `fn`, and its bytes if they have to be sent each time.
+
+        Raises:
+            TaskSerializationError: It can't be sent.
+        """
+        named = type(fn) in (FunctionType, BuiltinFunctionType, type)
+        known = self._functions.get(fn) if named else None
+        if known is not None:
+            return known, None
+        hidden = not self._main_is_shared and getattr(fn, "__module__", None) == "__main__"
+        data = dump_task("the function", fn, by_value=hidden)
+        if hidden or not named or not _is_global(fn) or len(self._functions) >= _MOST_FUNCTIONS:
+            return self._by_value, data
+        known = self._functions[fn] = Function(len(self._functions) + 1, data)
+        return known, None
+
+    def arguments(self, args: tuple[Any, ...]) -> Entry:
+        """Pack one call's arguments.
+
+        Raises:
+            TaskSerializationError: They can't be sent.
+        """
+        for arg in args:
+            if type(arg) not in PLAIN:
+                return dump_task("the arguments", args, prefer_value=not self._main_is_shared)
+        return args
+
+    def keywords(self, kwargs: Mapping[str, Any]) -> bytes | None:
+        """Pack the keyword arguments that a batch's calls share.
+
+        Raises:
+            TaskSerializationError: They can't be sent.
+        """
+        if not kwargs:
+            return None
+        return dump_task("the arguments", dict(kwargs), prefer_value=not self._main_is_shared)
+
+
+def pack_entries(
+    packer: Packer, items: Sequence[tuple[Any, ...]]
+) -> tuple[list[Entry], dict[int, TaskSerializationError]]:
+    """Pack the arguments of each item; those that can't be sent come back with their errors."""
+    refused: dict[int, TaskSerializationError] = {}
+    entries: list[Entry] = []
+    for number, args in enumerate(items):
+        try:
+            entries.append(packer.arguments(args))
+        except TaskSerializationError as error:
+            refused[number] = error
+            entries.append(None)
+    return entries, refused
+
+
+def _is_global(fn: Any) -> bool:
+    """Whether `fn` is what its module has under its name."""
+    if type(fn) is BuiltinFunctionType and not isinstance(fn.__self__, ModuleType):
+        return False  # a method, which takes its object along
+    found: Any = sys.modules.get(fn.__module__)
+    for name in fn.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is fn
+
+
+def main_can_be_imported() -> bool:
+    """Whether a new process can import what runs here as ``__main__``."""
+    main = sys.modules.get("__main__")
+    if getattr(getattr(main, "__spec__", None), "name", None):
+        return True
+    path = getattr(main, "__file__", None)
+    return path is not None and not path.startswith("<")

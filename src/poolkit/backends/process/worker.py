@@ -1,0 +1,294 @@
+"""What runs in a worker process: read assignments, call, send results back.
+
+The order of stamping the board, looking at the attention word and calling is what the parent's
+kills rely on; see ``docs/explanation/process-pool.md``.
+"""
+
+import contextlib
+import faulthandler
+import marshal
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing import reduction
+from typing import Any, Final
+
+from ..._describe import describe_call
+from ..._errors import TaskAbortedError, TaskTimeoutError
+from ..._options import TaskOptions
+from ..._task import Run, TaskCancelled, threads
+from .._run import without_our_frame
+from .._serialization import dump_error, dump_result, load_task
+from . import steps
+from .board import Board, register_for_barriers
+from .channel import WorkerEnd
+from .lifeline import end_with, lead_group
+from .memory import resident_bytes
+from .parcel import PLAIN
+
+# Results of a chunk are sent at this pace, in seconds of work.
+HOLD: Final = 0.002
+# How often results are sent that a slow item holds up, in seconds.
+_LATE_HOLD: Final = 0.02
+
+in_worker = False
+"""Whether this process is a worker: pools made here default to one process."""
+
+
+class Inherited:
+    """A descriptor that a worker gets from its parent, however it is started."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __reduce__(self) -> Any:
+        return _receive, (reduction.DupFd(self.descriptor),)
+
+    def take(self) -> int:
+        """Return it, in the worker, closed to the worker's own children."""
+        os.set_inheritable(self.descriptor, False)
+        return self.descriptor
+
+
+def _receive(duplicate: Any) -> Inherited:
+    return Inherited(duplicate.detach())
+
+
+class _Call:
+    """Stands for a batch, for `current_task` and error messages."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.options = TaskOptions(limit)
+
+
+class _Worker:
+    """The state of this process's one worker."""
+
+    def __init__(self, channel: WorkerEnd, board: Board, most_memory: int | None) -> None:
+        self._channel = channel
+        self._board = board
+        self._stamp = board.stamper()
+        self._most_memory = most_memory
+        self._step = steps.killer("WORKER")
+        self._run = Run(None)
+        # By number: the bytes, once they came, and the functions, once they were needed.
+        self._packed_functions: dict[int, bytes] = {}
+        self._functions: dict[int, Any] = {}
+        self._serial = 0
+        # Results that were not sent: of items `_first` and following, the first of which began at
+        # `_times[0]`, and each of which ended, as the next one began, at the next of `_times`.
+        # Only the main thread adds, the time before the value; whoever sends holds `_sending`,
+        # which guards taking away.
+        self._first = 1
+        self._values: list[Any] = []
+        self._times: list[float] = []
+        self._errors: dict[int, bytes | None] = {}
+        self._sent = 0.0
+        self._sending = threading.Lock()
+        self._holding: threading.Event | None = None
+
+    def serve(self) -> None:
+        """Run what comes until the parent has no more."""
+        channel = self._channel
+        channel.send(marshal.dumps(("ready",)))
+        self._reached()
+        while True:
+            if self._values and channel.idle:
+                self._send()
+            content = channel.receive()
+            self._reached()
+            message = None if content is None else marshal.loads(content)
+            del content
+            if message is None:
+                self._send()
+                return
+            while message:
+                first, fn, kwargs, limit, hold, entries = message.pop(0)
+                if type(fn) is tuple and fn[1] is not None:
+                    self._packed_functions[fn[0]] = fn[1]
+                if first <= self._serial:  # sent again, as the parent was interrupted
+                    continue
+                if first != self._serial + 1:
+                    self._send()
+                    self._serial, self._first = first - 1, first
+                if hold:
+                    self._wake_holder()
+                if not self._work(fn, kwargs, _Call(limit), hold, entries):
+                    self._send()
+                    channel.send(marshal.dumps(("bye", self._serial)))
+                    return
+                del fn, kwargs, entries
+
+    def _work(self, fn: Any, kwargs: bytes | None, call: _Call, hold: bool, entries: Any) -> bool:
+        """Run an assignment's items; False if this worker is to end before the next."""
+        stamp, clock, reached, run = self._stamp, time.monotonic, self._step, self._run
+        values, times = self._values, self._times
+        run.batch = call
+        function: Any = None
+        keywords: dict[str, Any] = {}
+        entries.reverse()
+        while entries:
+            entry = entries.pop()
+            serial = self._serial = self._serial + 1
+            if times:
+                start = times[-1]
+            else:
+                start = clock()
+                times.append(start)
+            if reached is not None:
+                reached()
+            if stamp(serial, start) and not self._may_start(serial):
+                self._errors[serial] = None
+                times.append(start)
+                values.append(None)
+                continue
+            if reached is not None:
+                reached()
+            run.start = start
+            run.token = None
+            value = args = None
+            threads.run = run
+            try:
+                if function is None:
+                    function = self._load_function(fn)
+                    keywords = {} if kwargs is None else load_task("the arguments", kwargs)
+                args = entry if type(entry) is tuple else load_task("the arguments", entry)
+                value = function(*args, **keywords)
+                if type(value) not in PLAIN:
+                    value = (dump_result(value),)
+            except BaseException as caught:
+                self._errors[serial] = self._pack_error(caught, function, args or (), call)
+                value = None
+            threads.run = None
+            args = entry = None  # keep nothing alive while the next one runs
+            if reached is not None:
+                reached()
+            end = clock()
+            times.append(end)
+            values.append(value)
+            value = None
+            if hold and not entries:
+                self._board.end_chunk(serial)
+            if not hold or end - self._sent > HOLD:
+                self._send()
+                if reached is not None:
+                    reached()
+            if self._most_memory is not None and resident_bytes() > self._most_memory:
+                return False
+        run.batch = None
+        return True
+
+    def _load_function(self, fn: Any) -> Any:
+        """Return the function that a message names: by its bytes, its number, or both."""
+        if type(fn) is bytes:
+            return load_task("the function", fn)
+        number = fn[0]
+        if number not in self._functions:
+            packed = self._packed_functions[number]
+            self._functions[number] = load_task("the function", packed)
+        return self._functions[number]
+
+    def _may_start(self, serial: int) -> bool:
+        """Look at what the parent wants; sleep for ever, or until pardoned, if condemned."""
+        if self._board.condemned:
+            self._send()
+            while self._board.condemned:
+                time.sleep(0.001)
+        return not self._board.flagged(serial)
+
+    def _pack_error(
+        self, caught: BaseException, function: Any, args: tuple[Any, ...], call: _Call
+    ) -> bytes:
+        error: BaseException = without_our_frame(caught)
+        if isinstance(error, TaskCancelled):
+            text, limit = describe_call(function, args), call.options.task_timeout
+            if limit is not None and time.monotonic() - self._run.start >= limit:
+                error = TaskTimeoutError(text, limit)
+            else:
+                error = TaskAbortedError(text)
+        try:
+            return dump_error(error)
+        finally:
+            del error
+
+    # -- sending ----------------------------------------------------------------------------
+
+    def _send(self, *, under_way: bool = False) -> None:
+        """Send the results that are there.
+
+        Args:
+            under_way: Whether the main thread may be at an item, as this is another thread. That
+                item began at the last of the times, which has to stay.
+        """
+        with self._sending:
+            count = len(self._values)
+            if count:
+                errors = None
+                if self._errors:
+                    following = self._first + count
+                    errors = {n: e for n, e in list(self._errors.items()) if n < following}
+                    for number in errors:
+                        del self._errors[number]
+                content = marshal.dumps(
+                    (self._first, self._times[: count + 1], self._values[:count], errors)
+                )
+                self._first += count
+                del self._values[:count]
+                self._channel.send(content)
+                self._sent = time.monotonic()
+            if under_way:
+                del self._times[:count]
+            else:
+                self._times.clear()
+
+    def _wake_holder(self) -> None:
+        """Have a thread send the results that wait behind a slow item."""
+        if self._holding is None:
+            self._holding = threading.Event()
+            threading.Thread(target=self._send_late, name="poolkit-results", daemon=True).start()
+        self._holding.set()
+
+    def _send_late(self) -> None:
+        assert self._holding is not None
+        while True:
+            self._holding.wait()
+            self._holding.clear()
+            while self._values or not self._channel.idle:
+                time.sleep(_LATE_HOLD)
+                if self._values and time.monotonic() - self._sent > _LATE_HOLD:
+                    self._send(under_way=True)
+
+    def _reached(self) -> None:
+        if self._step is not None:
+            self._step()
+
+
+def main(
+    channel: Inherited,
+    board: Inherited,
+    lifeline: Inherited,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    most_memory: int | None,
+) -> None:
+    """Be a worker, until the parent says that it needs no more, or is gone."""
+    global in_worker  # noqa: PLW0603
+    in_worker = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked parent's handlers are not for us
+    end_with(lifeline.take(), leads_group=lead_group())
+    with contextlib.suppress(Exception):  # a standard error that is no file
+        faulthandler.enable()
+    register_for_barriers()
+    end = WorkerEnd(socket.socket(fileno=channel.take()))
+    worker = _Worker(end, Board.open(board.take()), most_memory)
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except BaseException as error:
+            end.send(marshal.dumps(("failed", dump_error(without_our_frame(error)))))
+            return
+    worker.serve()
