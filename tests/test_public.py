@@ -1,10 +1,13 @@
 """What `import poolkit` gives, and what it costs."""
 
+import ast
 import json
 import pickle
 import subprocess
 import sys
-from types import ModuleType
+from pathlib import Path
+
+import pytest
 
 import poolkit
 
@@ -29,13 +32,16 @@ def constants_classes_functions(name: str) -> tuple[bool, bool, str]:
     return not name.isupper(), name.islower(), name
 
 
-def test_all_is_what_the_package_defines() -> None:
-    defined = {
-        name
-        for name, value in vars(poolkit).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
-    }
-    assert set(poolkit.__all__) == defined
+def test_all_is_what_type_checkers_see_and_what_is_there() -> None:
+    tree = ast.parse(Path(poolkit.__file__).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    shown = {alias.asname for node in imports for alias in node.names if alias.asname}
+    assert set(poolkit.__all__) == shown == set(poolkit._home_of)
+    assert shown <= set(dir(poolkit))
+    for name in poolkit.__all__:
+        assert getattr(poolkit, name) is not None
+    with pytest.raises(AttributeError, match="no_such"):
+        poolkit.no_such  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_public_names_say_where_they_come_from() -> None:

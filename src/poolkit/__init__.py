@@ -1,38 +1,42 @@
 """poolkit: one switch picks the pool, one set of verbs does what people hand-roll around pools."""
 
-from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
-from concurrent.futures import FIRST_COMPLETED as FIRST_COMPLETED
-from concurrent.futures import FIRST_EXCEPTION as FIRST_EXCEPTION
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from ._backend import Capabilities as Capabilities
-from ._backend import Statistics as Statistics
-from ._cpu import available_cpus as available_cpus
-from ._errors import DeadlockError as DeadlockError
-from ._errors import PoolBrokenError as PoolBrokenError
-from ._errors import PoolkitError as PoolkitError
-from ._errors import PoolShutdownError as PoolShutdownError
-from ._errors import QueueFullError as QueueFullError
-from ._errors import RemoteTaskError as RemoteTaskError
-from ._errors import TaskAbortedError as TaskAbortedError
-from ._errors import TaskSerializationError as TaskSerializationError
-from ._errors import TaskTimeoutError as TaskTimeoutError
-from ._errors import UnsupportedError as UnsupportedError
-from ._errors import WorkerCrashedError as WorkerCrashedError
-from ._executor import PoolExecutor as PoolExecutor
-from ._factory import make_executor as make_executor
-from ._factory import register_executor as register_executor
-from ._future import TaskFuture as TaskFuture
-from ._map import map_batches as map_batches
-from ._map import map_ordered as map_ordered
-from ._map import map_outcomes as map_outcomes
-from ._map import map_unordered as map_unordered
-from ._options import INHERIT as INHERIT
-from ._outcome import Outcome as Outcome
-from ._task import CurrentTask as CurrentTask
-from ._task import TaskCancelled as TaskCancelled
-from ._task import current_task as current_task
-from ._wait import as_completed as as_completed
-from ._wait import wait as wait
+if TYPE_CHECKING:
+    from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
+    from concurrent.futures import FIRST_COMPLETED as FIRST_COMPLETED
+    from concurrent.futures import FIRST_EXCEPTION as FIRST_EXCEPTION
+
+    from ._backend import Capabilities as Capabilities
+    from ._backend import Statistics as Statistics
+    from ._cpu import available_cpus as available_cpus
+    from ._errors import DeadlockError as DeadlockError
+    from ._errors import PoolBrokenError as PoolBrokenError
+    from ._errors import PoolkitError as PoolkitError
+    from ._errors import PoolShutdownError as PoolShutdownError
+    from ._errors import QueueFullError as QueueFullError
+    from ._errors import RemoteTaskError as RemoteTaskError
+    from ._errors import TaskAbortedError as TaskAbortedError
+    from ._errors import TaskSerializationError as TaskSerializationError
+    from ._errors import TaskTimeoutError as TaskTimeoutError
+    from ._errors import UnsupportedError as UnsupportedError
+    from ._errors import WorkerCrashedError as WorkerCrashedError
+    from ._executor import PoolExecutor as PoolExecutor
+    from ._factory import make_executor as make_executor
+    from ._factory import register_executor as register_executor
+    from ._future import TaskFuture as TaskFuture
+    from ._inherit import INHERIT as INHERIT
+    from ._map import map_batches as map_batches
+    from ._map import map_ordered as map_ordered
+    from ._map import map_outcomes as map_outcomes
+    from ._map import map_unordered as map_unordered
+    from ._outcome import Outcome as Outcome
+    from ._task import CurrentTask as CurrentTask
+    from ._task import TaskCancelled as TaskCancelled
+    from ._task import current_task as current_task
+    from ._wait import as_completed as as_completed
+    from ._wait import wait as wait
 
 __all__ = (
     "ALL_COMPLETED",
@@ -69,14 +73,44 @@ __all__ = (
     "wait",
 )
 
+# Where each name comes from. They are loaded when first asked for: a worker process imports this
+# package before it can do anything, and needs almost none of them.
+_HOMES = {
+    "concurrent.futures": ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"),
+    "poolkit._backend": ("Capabilities", "Statistics"),
+    "poolkit._cpu": ("available_cpus",),
+    "poolkit._errors": (
+        "DeadlockError",
+        "PoolBrokenError",
+        "PoolkitError",
+        "PoolShutdownError",
+        "QueueFullError",
+        "RemoteTaskError",
+        "TaskAbortedError",
+        "TaskSerializationError",
+        "TaskTimeoutError",
+        "UnsupportedError",
+        "WorkerCrashedError",
+    ),
+    "poolkit._executor": ("PoolExecutor",),
+    "poolkit._factory": ("make_executor", "register_executor"),
+    "poolkit._future": ("TaskFuture",),
+    "poolkit._map": ("map_batches", "map_ordered", "map_outcomes", "map_unordered"),
+    "poolkit._inherit": ("INHERIT",),
+    "poolkit._outcome": ("Outcome",),
+    "poolkit._task": ("CurrentTask", "TaskCancelled", "current_task"),
+    "poolkit._wait": ("as_completed", "wait"),
+}
+_home_of = {name: home for home, names in _HOMES.items() for name in names}
 
-# Public names show this module in tracebacks, pickles and documentation.
-def _show_this_module() -> None:
-    for name in __all__:
-        public = globals()[name]
-        if getattr(public, "__module__", "").startswith("poolkit."):
-            public.__module__ = __name__
+
+def __getattr__(name: str) -> Any:
+    home = _home_of.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
 
 
-_show_this_module()
-del _show_this_module
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

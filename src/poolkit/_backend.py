@@ -22,10 +22,9 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-import attrs
-
 from ._describe import describe_call
 from ._options import TaskOptions
+from ._public import public
 
 
 class Record(NamedTuple):
@@ -131,8 +130,8 @@ class Batch(abc.ABC):
                 return claimed
 
 
-@attrs.frozen(kw_only=True)
-class Capabilities:
+@public
+class Capabilities(NamedTuple):
     """What a backend can do; the face refuses the rest with `UnsupportedError`.
 
     Attributes:
@@ -153,8 +152,8 @@ class Capabilities:
     stops: Literal["abandoned", "killed"] | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Statistics:
+@public
+class Statistics(NamedTuple):
     """What a pool is doing, at one moment.
 
     Attributes:

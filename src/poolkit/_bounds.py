@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from ._errors import PoolShutdownError, QueueFullError
-from ._options import WhenFull
+from ._inherit import WhenFull
 
 
 class Booked(Protocol):

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from ._backend import Record
 from ._checks import check_positive_int
+
+if TYPE_CHECKING:
+    from ._backend import Record
 
 # A chunk should run about this long, in seconds: a thousand times what sending it costs, and
 # short enough that nobody waits for its neighbours.
@@ -22,7 +24,7 @@ class Chunking(Protocol):
 
     size: int
 
-    def observe(self, records: Sequence[Record]) -> None:
+    def observe(self, records: "Sequence[Record]") -> None:
         """Learn from results as they come in."""
         ...
 
@@ -33,7 +35,7 @@ class FixedChunks:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def observe(self, records: Sequence[Record]) -> None:
+    def observe(self, records: "Sequence[Record]") -> None:
         """A fixed size learns nothing."""
 
 
@@ -49,7 +51,7 @@ class TimedChunks:
         self._most = most
         self._mean: float | None = None
 
-    def observe(self, records: Sequence[Record]) -> None:
+    def observe(self, records: "Sequence[Record]") -> None:
         """Move the mean half-way to what these items took, and the size with it."""
         mean = math.fsum(record.duration for record in records) / len(records)
         self._mean = mean if self._mean is None else (self._mean + mean) / 2

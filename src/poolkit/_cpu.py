@@ -4,7 +4,10 @@ import math
 import os
 from pathlib import Path
 
+from ._public import public
 
+
+@public
 def available_cpus(*, cgroup_root: str = "/sys/fs/cgroup") -> int:
     """Return the number of CPUs this process may use, at least 1.
 

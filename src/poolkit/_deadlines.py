@@ -14,8 +14,6 @@ import math
 import threading
 from typing import Final
 
-import attrs
-
 from ._backend import Backend, Batch, Running
 from ._bounds import Scope
 from ._clock import SYSTEM_CLOCK, Clock
@@ -33,13 +31,13 @@ _PAUSE = 0.01
 STALL_LOOK: Final = 5.0
 
 
-@attrs.define(eq=False)
 class _Watched:
-    scope: Scope
-    limit: float
-    look_at: float
-    blocked_since: float = math.inf
-    blocked: frozenset[tuple[int, int]] = frozenset()
+    def __init__(self, scope: Scope, limit: float, look_at: float) -> None:
+        self.scope = scope
+        self.limit = limit
+        self.look_at = look_at
+        self.blocked_since = math.inf
+        self.blocked: frozenset[tuple[int, int]] = frozenset()
 
 
 class DeadlineKeeper:

@@ -11,6 +11,8 @@ import signal
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
+from ._public import public
+
 
 def _restore(
     cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]
@@ -22,6 +24,7 @@ def _restore(
     return error
 
 
+@public
 class PoolkitError(Exception):
     """Base of all errors that poolkit raises on its own account."""
 
@@ -29,6 +32,7 @@ class PoolkitError(Exception):
         return _restore, (type(self), self.args, self.__dict__)
 
 
+@public
 class TaskTimeoutError(PoolkitError, TimeoutError):
     """A task ran longer than its ``task_timeout``.
 
@@ -45,6 +49,7 @@ class TaskTimeoutError(PoolkitError, TimeoutError):
         super().__init__(f"{task} ran longer than its task_timeout of {limit_s:g} s")
 
 
+@public
 class TaskAbortedError(PoolkitError):
     """A running task was given up by `TaskFuture.abort`."""
 
@@ -53,6 +58,7 @@ class TaskAbortedError(PoolkitError):
         super().__init__(f"{task} was aborted")
 
 
+@public
 class DeadlockError(PoolkitError, RuntimeError):
     """A task was about to wait for tasks that, in the end, wait for it.
 
@@ -66,6 +72,7 @@ class DeadlockError(PoolkitError, RuntimeError):
         super().__init__(f"these tasks wait for each other, without a time limit: {chain}")
 
 
+@public
 class PoolShutdownError(PoolkitError, RuntimeError):
     """Work was given to a pool, or to a view of one, that has been shut down."""
 
@@ -77,6 +84,7 @@ class PoolShutdownError(PoolkitError, RuntimeError):
         )
 
 
+@public
 class WorkerCrashedError(PoolkitError, BrokenExecutor):
     """The worker process that ran a task ended before the task did; the pool lives on.
 
@@ -110,6 +118,7 @@ class WorkerCrashedError(PoolkitError, BrokenExecutor):
             return f"signal {-self.exit_code}"
 
 
+@public
 class PoolBrokenError(PoolkitError, BrokenExecutor):
     """The pool can run nothing more; ``reason`` says why, and ``__cause__`` holds any cause."""
 
@@ -119,6 +128,7 @@ class PoolBrokenError(PoolkitError, BrokenExecutor):
         super().__init__(f"{pool} is broken: {reason}")
 
 
+@public
 class TaskSerializationError(PoolkitError, pickle.PicklingError):
     """A function, an argument or a result can't travel to or from another process."""
 
@@ -129,6 +139,7 @@ class TaskSerializationError(PoolkitError, pickle.PicklingError):
         super().__init__(f"{what} can't be sent between processes: {reason}. {remedy}")
 
 
+@public
 class RemoteTaskError(PoolkitError):
     """Stands for a task's error that could not travel back to the caller.
 
@@ -145,6 +156,7 @@ class RemoteTaskError(PoolkitError):
         super().__init__(f"{type_name}: {message}")
 
 
+@public
 class QueueFullError(PoolkitError, queue.Full):
     """``max_pending`` tasks are unresolved and the executor was made with ``when_full="raise"``."""
 
@@ -157,6 +169,7 @@ class QueueFullError(PoolkitError, queue.Full):
         )
 
 
+@public
 class UnsupportedError(PoolkitError, NotImplementedError):
     """A kind of executor can't honour what was asked of it."""
 

@@ -11,8 +11,6 @@ from concurrent.futures import Executor
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-import attrs
-
 from . import _submission, _task
 from ._backend import Backend, Capabilities, Statistics
 from ._bounds import Scope
@@ -21,7 +19,9 @@ from ._chunking import Chunking, Chunksize, make_chunking
 from ._deadlines import KEEPER
 from ._errors import TaskSerializationError, UnsupportedError
 from ._future import TaskFuture
-from ._options import INHERIT, Inherit, Seconds, TaskOptions, WhenFull
+from ._inherit import INHERIT, Inherit, Seconds, WhenFull
+from ._options import TaskOptions
+from ._public import public
 from ._submission import FaceBatch, Link, Submission
 from ._task import threads, waiting_for
 from ._window import Ending, Progress, Window
@@ -67,6 +67,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parent)
 
 
+@public
 class PoolExecutor(Executor):
     """An executor of any kind, made by `make_executor`; thread-safe.
 
@@ -102,8 +103,7 @@ class PoolExecutor(Executor):
         inherited: tuple[Scope, ...] = parent._link.scopes if parent else ()
         scope = Scope(self._name, max_pending, when_full)
         scopes = (*inherited, scope)
-        limited = any(scope.max_pending is not None for scope in scopes)
-        self._link: Link = Link(backend, scopes, KEEPER, limited)
+        self._link: Link = Link(backend, scopes, KEEPER)
         self._max_pending = max_pending
         _links.add(self._link)
         if parent is None:
@@ -153,9 +153,9 @@ class PoolExecutor(Executor):
         """
         options = self._options
         if not isinstance(task_timeout, Inherit):
-            options = attrs.evolve(options, task_timeout=task_timeout)
+            options = options._replace(task_timeout=task_timeout)
         if not isinstance(priority, Inherit):
-            options = attrs.evolve(options, priority=priority)
+            options = options._replace(priority=priority)
         bound = None if isinstance(max_pending, Inherit) else max_pending
         policy: WhenFull = self._when_full if isinstance(when_full, Inherit) else when_full
         return PoolExecutor(self.kind, self._link.backend, options, bound, policy, parent=self)
@@ -168,7 +168,7 @@ class PoolExecutor(Executor):
         """
         statistics = self._link.backend.statistics()
         waiting = sum(len(batch.todo) for batch in self._link.scopes[-1].unsettled())
-        return attrs.evolve(statistics, pending=statistics.pending + waiting)
+        return statistics._replace(pending=statistics.pending + waiting)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Have ``fn(*args, **kwargs)`` called by a worker; every keyword is the function's own.
@@ -254,10 +254,10 @@ class PoolExecutor(Executor):
     ) -> Window:
         """Open a window of this executor's; for the verbs."""
         check_callable("fn", fn)
-        options = attrs.evolve(self._options, at_most_once=at_most_once)
+        options = self._options._replace(at_most_once=at_most_once)
         if not isinstance(task_timeout, Inherit):
             options = _check_options(
-                self.kind, self.capabilities, attrs.evolve(options, task_timeout=task_timeout)
+                self.kind, self.capabilities, options._replace(task_timeout=task_timeout)
             )
         return Window(
             self._link,
@@ -388,4 +388,4 @@ def _check_options(kind: str, capabilities: Capabilities, options: TaskOptions) 
         raise UnsupportedError(
             kind, f"priority={options.priority}", "use a kind that has a queue, such as 'thread'"
         )
-    return attrs.evolve(options, task_timeout=limit)
+    return options._replace(task_timeout=limit)

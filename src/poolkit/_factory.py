@@ -1,20 +1,22 @@
 """`make_executor`: the switch. Kinds are looked up here by name, and made on first use."""
 
-import difflib
-import importlib.metadata
-import inspect
 import itertools
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from types import MappingProxyType
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from ._backend import Backend
 from ._checks import check_callable, check_initializer, check_name, check_positive_int
 from ._errors import UnsupportedError
-from ._executor import PoolExecutor
-from ._options import INHERIT, TaskOptions, WhenFull
+from ._inherit import INHERIT, WhenFull
+from ._public import public
+
+# Importing this module is what a worker process does that imports a script of the user's, and
+# seldom makes a pool. So what making one takes is imported by those who do.
+if TYPE_CHECKING:
+    from ._backend import Backend
+    from ._executor import PoolExecutor
 
 ENTRY_POINTS: Final = "poolkit.executors"
 
@@ -41,6 +43,7 @@ _registered: dict[str, ExecutorFactory] = {}
 _registry_lock = threading.Lock()  # guards _registered
 
 
+@public
 def register_executor(name: str, factory: ExecutorFactory) -> None:
     """Make ``make_executor(name)`` use ``factory``, in this process.
 
@@ -64,6 +67,7 @@ def register_executor(name: str, factory: ExecutorFactory) -> None:
         _registered[name] = factory
 
 
+@public
 def make_executor(
     kind: str | Executor,
     max_workers: int | None = None,
@@ -74,7 +78,7 @@ def make_executor(
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
     **kind_options: Any,
-) -> PoolExecutor:
+) -> "PoolExecutor":
     """Make an executor of the kind that ``kind`` names: change the word, keep the code.
 
     Args:
@@ -110,6 +114,13 @@ def make_executor(
         TypeError: A value of the wrong type, or an option that the kind does not know.
         UnsupportedError: The kind can't do what was asked.
     """
+    if kind in ("process", "cpu"):
+        from .backends.process.starting import warm_up
+
+        warm_up(kind_options.get("start_method"), kind_options.get("mp_context"))
+    from ._executor import PoolExecutor
+    from ._options import TaskOptions
+
     workers = None if max_workers is None else check_positive_int("max_workers", max_workers)
     check_initializer(initializer, initargs)
     options = TaskOptions(task_timeout=task_timeout)
@@ -146,8 +157,10 @@ def make_executor(
         raise
 
 
-def pool_for(executor: str | Executor) -> tuple[PoolExecutor, bool]:
+def pool_for(executor: str | Executor) -> "tuple[PoolExecutor, bool]":
     """Return the pool that a verb is to use, and whether it is the verb's own."""
+    from ._executor import PoolExecutor
+
     if isinstance(executor, PoolExecutor):
         return executor, False
     if not isinstance(executor, (str, Executor)):
@@ -162,7 +175,7 @@ def _inline(
     max_workers: int | None,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
-) -> Backend:
+) -> "Backend":
     from .backends.inline import InlineBackend
 
     if max_workers not in (None, 1):
@@ -180,7 +193,7 @@ def _thread(
     *,
     thread_name_prefix: str = "",
     max_abandoned: int | None = None,
-) -> Backend:
+) -> "Backend":
     from ._cpu import available_cpus
     from .backends.thread import DEFAULT_MAX_ABANDONED, ThreadBackend
 
@@ -207,8 +220,8 @@ def _process(
     max_tasks_per_child: int | None = None,
     max_worker_memory: int | None = None,
     kill_grace: float | None = None,
-) -> Backend:
-    from .backends.process import make_process_backend
+) -> "Backend":
+    from .backends.process.make import make_process_backend
 
     return make_process_backend(
         name,
@@ -223,12 +236,12 @@ def _process(
     )
 
 
-_BUILTIN: Final[Mapping[str, Callable[..., Backend]]] = MappingProxyType(
+_BUILTIN: Final["Mapping[str, Callable[..., Backend]]"] = MappingProxyType(
     {"thread": _thread, "process": _process, "inline": _inline}
 )
 
 
-def _adapt(pool: Executor, name: str, *, owned: bool) -> Backend:
+def _adapt(pool: Executor, name: str, *, owned: bool) -> "Backend":
     from .backends.adapted import AdaptedBackend
 
     if not isinstance(pool, Executor):
@@ -242,16 +255,22 @@ def _find(name: str) -> ExecutorFactory:
         factory = _registered.get(name)
     if factory is not None:
         return factory
+    import importlib.metadata
+
     installed = importlib.metadata.entry_points(group=ENTRY_POINTS)
     for entry_point in installed.select(name=name):
         return cast(ExecutorFactory, entry_point.load())
+    import difflib
+
     known = sorted({*_BUILTIN, *_INTENTS, *_registered, *installed.names})
     close = difflib.get_close_matches(name.lower(), known, 1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"unknown kind {name!r}.{hint} The known kinds are {', '.join(known)}")
 
 
-def _check_keywords(kind: str, make: Callable[..., Backend], options: Mapping[str, Any]) -> None:
+def _check_keywords(kind: str, make: "Callable[..., Backend]", options: Mapping[str, Any]) -> None:
+    import inspect
+
     known = [
         name
         for name, parameter in inspect.signature(make).parameters.items()

@@ -42,6 +42,7 @@ from concurrent.futures._base import (
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from ._describe import short_repr
+from ._public import public
 from ._task import threads, waiting_for
 
 T = TypeVar("T")
@@ -137,6 +138,7 @@ class _Unretrieved:
         )
 
 
+@public
 class TaskFuture(Future[T]):
     """The future of a submitted task; usable wherever a standard one is.
 

@@ -4,7 +4,6 @@ Each is a thin face of `poolkit._window.Window`: it checks its arguments at the 
 window, and turns what comes back into what its caller wants to see.
 """
 
-import inspect
 import operator
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -12,17 +11,21 @@ from concurrent.futures import Executor
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from ._checks import check_callable, check_positive_int, check_seconds
 from ._chunking import Chunksize, make_chunking
 from ._describe import function_name
-from ._executor import PoolExecutor
 from ._factory import pool_for
-from ._options import INHERIT, Seconds
-from ._outcome import Outcome
-from ._window import Ending, Window
+from ._inherit import INHERIT, Seconds
+from ._public import public
 from .progress import open_progress
+
+# As in `_factory`: worker processes import this module, and seldom use it.
+if TYPE_CHECKING:
+    from ._executor import PoolExecutor
+    from ._outcome import Outcome
+    from ._window import Ending, Window
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -37,7 +40,7 @@ class ResultIterator(Generic[R]):
     once (`ValueError`).
     """
 
-    def __init__(self, name: str, window: Window, results: Generator[R]) -> None:
+    def __init__(self, name: str, window: "Window", results: Generator[R]) -> None:
         self._name = name
         self._window = window
         self._results = results
@@ -65,9 +68,9 @@ class ResultIterator(Generic[R]):
         self._results.close()
 
     def __del__(self) -> None:
-        if inspect.getgeneratorstate(self._results) == inspect.GEN_CREATED and (
-            missing := self._window.missing
-        ):
+        results: Any = self._results
+        never = not (results.gi_running or results.gi_suspended) and results.gi_frame is not None
+        if never and (missing := self._window.missing):
             warnings.warn(
                 f"{self._name} was never iterated; at least {missing} inputs did not run to "
                 "their end. Loop over what it returns",
@@ -78,7 +81,13 @@ class ResultIterator(Generic[R]):
         self._window.close()
 
 
-def _outcomes(window: Window) -> Generator[Outcome[Any]]:
+def _values(window: "Window") -> Generator[Any]:
+    return window.values()
+
+
+def _outcomes(window: "Window") -> "Generator[Outcome[Any]]":
+    from ._outcome import Outcome
+
     for done in window.results():
         record = done.record
         outcome = Outcome[Any](
@@ -97,7 +106,7 @@ def _outcomes(window: Window) -> Generator[Outcome[Any]]:
 
 def _open(
     verb: str,
-    convert: Callable[[Window], Generator[R]],
+    convert: "Callable[[Window], Generator[R]]",
     executor: str | Executor,
     fn: Callable[..., Any],
     inputs: Iterable[tuple[Any, ...]],
@@ -141,7 +150,7 @@ def _open(
     return ResultIterator(f"{verb}({function_name(fn)})", window, convert(window))
 
 
-def _shut_down(pool: PoolExecutor, ending: Ending) -> None:
+def _shut_down(pool: "PoolExecutor", ending: "Ending") -> None:
     pool.shutdown(wait=ending == "done", cancel_futures=True)
     if ending == "interrupted":
         pool._interrupt()
@@ -160,6 +169,7 @@ def _zip(
     return zip(*iterables, strict=strict), None if min(lengths) < 0 else min(lengths)
 
 
+@public
 def map_ordered(
     executor: str | Executor,
     fn: Callable[..., R],
@@ -213,7 +223,7 @@ def map_ordered(
     inputs, length = _zip("map_ordered", iterables, strict)
     return _open(
         "map_ordered",
-        Window.values,
+        _values,
         executor,
         fn,
         inputs,
@@ -228,6 +238,7 @@ def map_ordered(
     )
 
 
+@public
 def map_unordered(
     executor: str | Executor,
     fn: Callable[..., R],
@@ -249,7 +260,7 @@ def map_unordered(
     inputs, length = _zip("map_unordered", iterables, strict)
     return _open(
         "map_unordered",
-        Window.values,
+        _values,
         executor,
         fn,
         inputs,
@@ -264,6 +275,7 @@ def map_unordered(
     )
 
 
+@public
 def map_outcomes(
     executor: str | Executor,
     fn: Callable[..., R],
@@ -277,7 +289,7 @@ def map_outcomes(
     at_most_once: bool = False,
     strict: bool = False,
     progress: bool | None = None,
-) -> ResultIterator[Outcome[R]]:
+) -> "ResultIterator[Outcome[R]]":
     """Call ``fn`` on each item on a pool; yield an `Outcome` for each, failures included.
 
     A task's failure is never raised, and stops no other task. Otherwise as `map_unordered`, or
@@ -302,6 +314,7 @@ def map_outcomes(
     )
 
 
+@public
 def map_batches(
     executor: str | Executor,
     fn: Callable[[list[A]], R],
@@ -339,7 +352,7 @@ def map_batches(
     inputs, length = _zip("map_batches", (iterable,), False)
     return _open(
         "map_batches",
-        Window.values,
+        _values,
         executor,
         fn,
         _lists(inputs, size),

@@ -1,29 +1,9 @@
-"""Options of tasks, and the sentinel for "as the pool has it"."""
+"""Options of tasks."""
 
-import enum
-from typing import Final, Literal
-
-import attrs
+from typing import NamedTuple
 
 
-class Inherit(enum.Enum):
-    """Type of `INHERIT`; an enum, so that type checkers can tell it from a value."""
-
-    INHERIT = "INHERIT"
-
-    def __repr__(self) -> str:
-        return "INHERIT"
-
-
-INHERIT: Final = Inherit.INHERIT
-"""Keep the option as the executor has it; ``None`` means "none"."""
-
-Seconds = float | None | Inherit
-WhenFull = Literal["block", "raise"]
-
-
-@attrs.frozen
-class TaskOptions:
+class TaskOptions(NamedTuple):
     """How each task of a batch is to be run.
 
     Attributes:

@@ -4,9 +4,12 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from ._public import public
+
 T = TypeVar("T")
 
 
+@public
 @attrs.frozen
 class Outcome(Generic[T]):
     """One input's result or failure, with where and how long it ran.

@@ -8,8 +8,6 @@ from concurrent.futures._base import FINISHED
 from contextvars import copy_context
 from typing import Any
 
-import attrs
-
 from ._backend import Backend, Batch, Record
 from ._bounds import Scope
 from ._deadlines import STALL_LOOK, DeadlineKeeper
@@ -25,7 +23,6 @@ _log = logging.getLogger("poolkit")
 _counts = threading.RLock()  # re-entrant for the collector's sake
 
 
-@attrs.frozen(eq=False)
 class Link:
     """The way from one face to its workers: the backend and the books on the way.
 
@@ -36,10 +33,13 @@ class Link:
         limited: Whether any of the scopes has a bound.
     """
 
-    backend: Backend
-    scopes: tuple[Scope, ...]
-    keeper: DeadlineKeeper
-    limited: bool
+    __slots__ = ("__weakref__", "backend", "keeper", "limited", "scopes")
+
+    def __init__(self, backend: Backend, scopes: tuple[Scope, ...], keeper: DeadlineKeeper) -> None:
+        self.backend = backend
+        self.scopes = scopes
+        self.keeper = keeper
+        self.limited = any(scope.max_pending is not None for scope in scopes)
 
     @property
     def most(self) -> int | None:

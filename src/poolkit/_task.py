@@ -24,8 +24,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from ._errors import DeadlockError
+from ._public import public
 
 
+@public
 class TaskCancelled(BaseException):
     """Raised in a task by `CurrentTask.check`, once nobody wants its result any more.
 
@@ -116,6 +118,7 @@ class ThreadState(threading.local):
 threads = ThreadState()
 
 
+@public
 class CurrentTask:
     """What a running task can know about itself, and how it can stop by itself.
 
@@ -155,6 +158,7 @@ class CurrentTask:
             raise TaskCancelled
 
 
+@public
 def current_task() -> CurrentTask:
     """Return the task that the current thread runs.
 

@@ -10,11 +10,13 @@ from concurrent.futures import ALL_COMPLETED, Future
 from typing import Any, TypeVar
 
 from ._future import TaskControl, TaskFuture
+from ._public import public
 from ._task import threads, waiting_for
 
 T = TypeVar("T")
 
 
+@public
 def wait(
     fs: Iterable[Future[T]], timeout: float | None = None, return_when: str = ALL_COMPLETED
 ) -> "concurrent.futures._base.DoneAndNotDoneFutures[T]":
@@ -42,6 +44,7 @@ def wait(
         return concurrent.futures.wait(fs, timeout, return_when)
 
 
+@public
 def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Iterator[Future[T]]:
     """Yield futures of any executors as they complete; inside a task too, of its own pool.
 

@@ -1,12 +1,13 @@
 """Progress bars for the verbs, by tqdm."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ._window import Progress
+if TYPE_CHECKING:
+    from ._window import Progress
 
 
-def open_progress(progress: Any, label: str, total: int | None) -> Progress | None:
+def open_progress(progress: Any, label: str, total: int | None) -> "Progress | None":
     """Return a bar for the ``progress`` argument of a verb; None if none is wanted.
 
     Args:

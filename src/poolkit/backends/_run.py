@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .._backend import Batch, Record, Running, make_record
 from .._errors import TaskAbortedError, TaskTimeoutError
 from .._task import Awaiting, Run, TaskCancelled, threads
+from ._tracebacks import without_our_frame
 
 _log = logging.getLogger("poolkit")
 
@@ -123,16 +124,6 @@ class LocalRun(Run):
             except IndexError:  # another thread was quicker
                 break
         return taken
-
-
-def without_our_frame(caught: BaseException) -> BaseException:
-    """Return an error that the calling frame has caught, with a traceback that leaves it out.
-
-    The traceback then starts in the user's code, and does not hold on to our frame, which holds
-    on to the error. An error class may override ``with_traceback``; that is not called.
-    """
-    traceback = caught.__traceback__
-    return BaseException.with_traceback(caught, traceback and traceback.tb_next)
 
 
 def surrender(

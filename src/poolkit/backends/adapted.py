@@ -30,8 +30,9 @@ from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from .._cpu import available_cpus
 from .._errors import PoolBrokenError, PoolShutdownError, TaskSerializationError
 from .._task import threads
-from ._run import MAX_NESTED, LocalRun, running_items, surrender, without_our_frame
+from ._run import MAX_NESTED, LocalRun, running_items, surrender
 from ._serialization import dump_error, dump_result, dump_task, load_error, load_result
+from ._tracebacks import without_our_frame
 
 # How an item ended in another pool: number, value, error, start, duration, worker.
 Ending = tuple[int, Any, Any, float, float, str]

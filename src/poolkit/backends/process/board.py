@@ -8,9 +8,9 @@ one item, and no other".
 import mmap
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, Final, Literal
 
 FLAGS: Final = 4096
@@ -42,6 +42,8 @@ class Board:
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("poolkit-board", os.MFD_CLOEXEC)
         else:
+            import tempfile
+
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
         os.ftruncate(descriptor, SIZE)
@@ -141,15 +143,17 @@ def register_for_barriers() -> None:
         membarrier(_REGISTER_GLOBAL_EXPEDITED)
 
 
-def make_barrier() -> Callable[[], None]:
-    """Return a function that has every CPU that runs a worker execute a full memory barrier."""
+@cache
+def _barrier() -> Callable[[], object]:
     membarrier = _membarrier()
     if membarrier is not None:
         for command in (_GLOBAL_EXPEDITED, _GLOBAL):
             if membarrier(command) == 0:
-                return lambda: _ignore(membarrier(command))
+                return partial(membarrier, command)
     # No proof, but a million times as long as a store buffer needs.
-    return lambda: time.sleep(0.001)
+    return partial(time.sleep, 0.001)
 
 
-def _ignore(_result: object) -> None: ...
+def barrier() -> None:
+    """Have every CPU on which a worker runs execute a full memory barrier."""
+    _barrier()()

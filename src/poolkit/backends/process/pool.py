@@ -42,7 +42,7 @@ from ..._errors import (
     WorkerCrashedError,
 )
 from .._pending import PendingQueue
-from .board import CONDEMNED, FLAGS, LOOK, make_barrier
+from .board import CONDEMNED, FLAGS, LOOK, barrier
 from .books import HOLE, Assignment
 from .channel import frame
 from .handle import State, Worker
@@ -90,7 +90,6 @@ class ProcessBackend(Backend):
         self.kill_grace = kill_grace
         self._packer = packer
         self._quota = max_tasks_per_child or math.inf
-        self._barrier = make_barrier()
         self._lock = threading.RLock()
         self._pending = PendingQueue()
         self._room = True
@@ -391,7 +390,7 @@ class ProcessBackend(Backend):
             worker.flagged.add(serial)
         if worker.state is not State.CONDEMNED:
             board.call_attention(LOOK)
-        self._barrier()
+        barrier()
         begun = board.serial
         taken: list[tuple[Any, int]] = []
         for serial in serials:
@@ -419,7 +418,7 @@ class ProcessBackend(Backend):
         if board.serial != serial or worker.state >= State.CONDEMNED:
             return False
         board.call_attention(CONDEMNED)
-        self._barrier()
+        barrier()
         assignment = books.find(serial)
         if board.serial != serial or assignment is None:
             board.call_attention(LOOK if worker.flagged else 0)

@@ -18,10 +18,9 @@ from typing import Any, Final
 
 from ..._describe import describe_call
 from ..._errors import TaskAbortedError, TaskTimeoutError
-from ..._options import TaskOptions
 from ..._task import Run, TaskCancelled, threads
-from .._run import without_our_frame
 from .._serialization import dump_error, dump_result, load_task
+from .._tracebacks import without_our_frame
 from . import steps
 from .board import Board, register_for_barriers
 from .channel import WorkerEnd
@@ -58,10 +57,14 @@ def _receive(duplicate: Any) -> Inherited:
 
 
 class _Call:
-    """Stands for a batch, for `current_task` and error messages."""
+    """Stands for a batch and its options, for `current_task`."""
 
     def __init__(self, limit: float | None) -> None:
-        self.options = TaskOptions(limit)
+        self.task_timeout = limit
+
+    @property
+    def options(self) -> "_Call":
+        return self
 
 
 class _Worker:

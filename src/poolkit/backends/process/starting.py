@@ -1,0 +1,47 @@
+"""How worker processes are started; kept light, to be imported before all else."""
+
+import multiprocessing
+from multiprocessing.context import BaseContext
+from typing import Any, Final
+
+_WORKER: Final = "poolkit.backends.process.worker"
+
+
+def find_context(start_method: str | None, mp_context: Any) -> BaseContext:
+    """Return the context that the options of the process kind ask for.
+
+    Raises:
+        ValueError: There is no such start method.
+        TypeError: It is no context.
+    """
+    if start_method is not None and mp_context is not None:
+        raise ValueError("give start_method or mp_context, not both")
+    methods = multiprocessing.get_all_start_methods()
+    if start_method is not None and start_method not in methods:
+        raise ValueError(f"start_method must be one of {', '.join(methods)}, not {start_method!r}")
+    if mp_context is not None and not isinstance(mp_context, BaseContext):
+        raise TypeError(
+            f"mp_context must come from multiprocessing.get_context(), not be {mp_context!r:.80}"
+        )
+    if mp_context is not None:
+        return mp_context
+    default = "forkserver" if "forkserver" in methods else "spawn"
+    return multiprocessing.get_context(start_method or default)
+
+
+def warm_up(start_method: str | None, mp_context: Any) -> None:
+    """Start the server that forks the workers, if they are to come from there, and return.
+
+    It takes some 50 ms to start, while the caller imports what else a pool needs. It is told to
+    import what workers need, so that they have it from birth.
+    """
+    if find_context(start_method, mp_context).get_start_method() != "forkserver":
+        return
+    from multiprocessing import forkserver
+
+    server = forkserver._forkserver
+    modules = getattr(server, "_preload_modules", None)
+    idle = getattr(server, "_forkserver_pid", 0) is None
+    if isinstance(modules, list) and idle and _WORKER not in modules:
+        forkserver.set_forkserver_preload([*modules, _WORKER, "ctypes"])
+    forkserver.ensure_running()
