@@ -193,14 +193,13 @@ def test_wrong_options_of_adapted_executors_and_views(
         ("thread", "options of this kind: thread_name_prefix, max_abandoned"),
         (
             "process",
-            "options of this kind: start_method, mp_context, max_tasks_per_child, "
-            "max_worker_memory, kill_grace",
+            "max_tasks_per_child, max_worker_memory, kill_grace",
         ),
         ("io", "options of this kind: thread_name_prefix, max_abandoned"),
     ],
 )
 def test_an_unknown_option_is_named(kind: str, known: str) -> None:
-    with pytest.raises(TypeError, match=rf"make_executor\('{kind}'\) .* 'no_such'; {known}$"):
+    with pytest.raises(TypeError, match=rf"make_executor\('{kind}'\) .* 'no_such'; .*{known}$"):
         make_executor(kind, no_such=1)
 
 

@@ -112,6 +112,9 @@ class PoolExecutor(Executor):
         elif max_pending is None:
             self._max_pending = parent._max_pending
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a pool belongs to this process, and can't be pickled; make one there")
+
     @property
     def max_workers(self) -> int:
         return self._link.backend.max_workers

@@ -42,6 +42,7 @@ from concurrent.futures._base import (
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from ._describe import short_repr
+from ._errors import TaskAbortedError
 from ._public import public
 from ._task import threads, waiting_for
 
@@ -158,6 +159,11 @@ class TaskFuture(Future[T]):
             self._control = control
         if not LAZY:
             _ = self._condition
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a future stands for work in this process, and can't be pickled; send its result"
+        )
 
     if not TYPE_CHECKING:  # a plain attribute to those who check that it is a `Future`
 
@@ -313,7 +319,7 @@ class TaskFuture(Future[T]):
         fields = self.__dict__
         if self._state in _NEVER_PENDING:
             raise InvalidStateError(f"{self._state}: {self!r}")
-        if error is not None:
+        if error is not None and not isinstance(error, TaskAbortedError):
             fields["_unretrieved"] = _Unretrieved(error)
         # A future without a pool (made by hand, in tests) has no claim that keeps settlers apart.
         if "_gate" not in fields and self._control is not None:

@@ -15,6 +15,9 @@ import os
 import selectors
 import signal
 import socket
+import sys
+import threading
+from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from typing import Any, Final
 
@@ -24,6 +27,24 @@ from .books import Books
 from .channel import ParentEnd
 
 _HAS_GROUPS: Final = hasattr(os, "killpg")
+# Guards ``__file__`` of ``__main__`` while it is hidden.
+_main_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _without_a_main_that_is_no_file() -> Iterator[None]:
+    """Hide that ``__main__`` came from a pipe: multiprocessing would look for a file "<stdin>"."""
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if path is None or not path.startswith("<"):
+        yield
+        return
+    with _main_lock:
+        vars(main).pop("__file__", None)
+        try:
+            yield
+        finally:
+            vars(main)["__file__"] = path
 
 
 class State(enum.IntEnum):
@@ -65,6 +86,7 @@ class Worker:
         self._theirs: socket.socket | None = theirs
         self.board, self._board_descriptor = Board.make()
         self._lifeline_end, self._lifeline = os.pipe()
+        self._started_by: int | None = None
 
     def start(
         self,
@@ -79,6 +101,7 @@ class Worker:
             Exception: Whatever the start method runs into.
         """
         assert self._theirs is not None
+        self._started_by = threading.get_ident()
         process = context.Process(  # type: ignore[attr-defined]
             target=worker.main,
             name=self.name,
@@ -92,7 +115,8 @@ class Worker:
                 most_memory,
             ),
         )
-        process.start()
+        with _without_a_main_that_is_no_file():
+            process.start()
         self.process = process
         self.pid = process.pid
         if hasattr(os, "pidfd_open"):
@@ -162,10 +186,17 @@ class Worker:
                 process.close()
 
     def abandon(self) -> None:
-        """In a forked child: close our copies of what the parent needs, and nothing else."""
-        with contextlib.suppress(OSError, ValueError):
-            self.channel.sock.close()
-        for descriptor in (self._lifeline, self.pidfd):
+        """In a forked child: close our copies of what the parent needs.
+
+        What this worker needs is closed, too, unless the child is to become this worker.
+        """
+        descriptors = [self._lifeline, self.pidfd]
+        self.channel.sock.close()
+        theirs = self._theirs
+        if theirs is not None and self._started_by != threading.get_ident():
+            theirs.close()
+            descriptors += [self._board_descriptor, self._lifeline_end]
+        for descriptor in descriptors:
             if descriptor is not None:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)

@@ -14,7 +14,7 @@ from . import worker
 from .memory import can_be_measured
 from .parcel import Packer, main_can_be_imported
 from .pool import ProcessBackend
-from .starting import find_context
+from .starting import find_context, forget_server
 
 DEFAULT_KILL_GRACE = 0.5
 
@@ -94,9 +94,11 @@ def _travelling(initializer: Callable[..., object]) -> Callable[..., object]:
 
 
 def _forget_parent() -> None:
+    """In a forked child: close what the parent's pools have open, and forget its fork server."""
     for pool in list(_pools):
         pool.abandon()
     _pools.clear()
+    forget_server()
 
 
 if hasattr(os, "register_at_fork"):

@@ -588,7 +588,7 @@ class ProcessBackend(Backend):
         elif was is State.STARTING or again:
             self._failures += 1
         code = worker.exit_code
-        if code != 0 or was is State.CONDEMNED:
+        if code != 0 or charged or again or was is State.CONDEMNED:
             worker.end_group()
         worker.release()
         self._send_elsewhere(again)

@@ -1,6 +1,9 @@
 """How worker processes are started; kept light, to be imported before all else."""
 
+import contextlib
 import multiprocessing
+import os
+import sys
 from multiprocessing.context import BaseContext
 from typing import Any, Final
 
@@ -45,3 +48,17 @@ def warm_up(start_method: str | None, mp_context: Any) -> None:
     if isinstance(modules, list) and idle and _WORKER not in modules:
         forkserver.set_forkserver_preload([*modules, _WORKER, "ctypes"])
     forkserver.ensure_running()
+
+
+def forget_server() -> None:
+    """In a forked child: have it start a server of its own, should it need one.
+
+    The parent's is no child of this process, on which multiprocessing stumbles; and it lives as
+    long as anybody holds this descriptor.
+    """
+    server: Any = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    descriptor = getattr(server, "_forkserver_alive_fd", None)
+    if descriptor is not None:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+        server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None

@@ -99,8 +99,11 @@ class _Worker:
         channel.send(marshal.dumps(("ready",)))
         self._reached()
         while True:
-            if self._values and channel.idle:
-                self._send()
+            if channel.idle:
+                if self._values:
+                    self._send()
+                if self._holding is not None:
+                    self._holding.clear()
             content = channel.receive()
             self._reached()
             message = None if content is None else marshal.loads(content)
@@ -197,7 +200,7 @@ class _Worker:
     def _may_start(self, serial: int) -> bool:
         """Look at what the parent wants; sleep for ever, or until pardoned, if condemned."""
         if self._board.condemned:
-            self._send()
+            self._send(under_way=True)
             while self._board.condemned:
                 time.sleep(0.001)
         return not self._board.flagged(serial)
@@ -250,19 +253,19 @@ class _Worker:
     def _wake_holder(self) -> None:
         """Have a thread send the results that wait behind a slow item."""
         if self._holding is None:
-            self._holding = threading.Event()
-            threading.Thread(target=self._send_late, name="poolkit-results", daemon=True).start()
-        self._holding.set()
+            self._holding = holding = threading.Event()
+            threading.Thread(
+                target=self._send_late, args=(holding,), name="poolkit-results", daemon=True
+            ).start()
+        if not self._holding.is_set():
+            self._holding.set()
 
-    def _send_late(self) -> None:
-        assert self._holding is not None
+    def _send_late(self, holding: threading.Event) -> None:
         while True:
-            self._holding.wait()
-            self._holding.clear()
-            while self._values or not self._channel.idle:
-                time.sleep(_LATE_HOLD)
-                if self._values and time.monotonic() - self._sent > _LATE_HOLD:
-                    self._send(under_way=True)
+            holding.wait()
+            time.sleep(_LATE_HOLD)
+            if self._values and time.monotonic() - self._sent > _LATE_HOLD:
+                self._send(under_way=True)
 
     def _reached(self) -> None:
         if self._step is not None:
