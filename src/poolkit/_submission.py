@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures._base import FINISHED
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any
 
 from ._backend import Backend, Batch, Record
@@ -19,6 +19,9 @@ from ._task import threads
 
 _log = logging.getLogger("poolkit")
 
+# What tasks have for context variables that can't see the submitter's.
+_NO_CONTEXT = Context()
+
 # Guards `FaceBatch._unsettled` of all batches that are reported in parts.
 _counts = threading.RLock()  # re-entrant for the collector's sake
 
@@ -31,15 +34,17 @@ class Link:
         scopes: The pool's books first, then those of the view and the views it was made from.
         keeper: Who keeps deadlines, if the backend leaves that to the face.
         limited: Whether any of the scopes has a bound.
+        copies_context: Whether tasks see the submitter's context variables.
     """
 
-    __slots__ = ("__weakref__", "backend", "keeper", "limited", "scopes")
+    __slots__ = ("__weakref__", "backend", "copies_context", "keeper", "limited", "scopes")
 
     def __init__(self, backend: Backend, scopes: tuple[Scope, ...], keeper: DeadlineKeeper) -> None:
         self.backend = backend
         self.scopes = scopes
         self.keeper = keeper
         self.limited = any(scope.max_pending is not None for scope in scopes)
+        self.copies_context = not backend.capabilities.serializes
 
     @property
     def most(self) -> int | None:
@@ -211,7 +216,7 @@ class Submission(FaceBatch):
         self.items = (args,)
         self.kwargs = kwargs
         self.options = options
-        self.context = copy_context()
+        self.context = copy_context() if link.copies_context else _NO_CONTEXT
         self.todo = [0]
         self.running = {}
         self.parcel = None

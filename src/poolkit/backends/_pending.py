@@ -37,6 +37,13 @@ class PendingQueue:
 
     def peek(self) -> Batch | None:
         """Return the next batch that can still be run, and leave it where it is."""
+        if not self.special:
+            plain = self.plain
+            while plain:
+                if plain[0].todo:
+                    return plain[0]
+                plain.popleft()
+            return None
         for level in (self._first, *(self._levels[priority] for priority in self._order)):
             while level:
                 if level[0].todo:

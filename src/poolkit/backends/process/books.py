@@ -91,9 +91,7 @@ class Books:
         number, assignment.numbers[index] = assignment.numbers[index], HOLE
         return number
 
-    def passed(self, serial: int) -> None:
-        """Forget the assignments of which the worker has reported all, up to `serial`."""
-        assignments = self.assignments
-        while assignments and assignments[0].next <= serial + 1:
-            self._passed = assignments[0].next - 1
-            assignments.popleft()
+    def pass_first(self) -> None:
+        """Forget the first assignment, all of which the worker has reported."""
+        self._passed = self.assignments[0].next - 1
+        self.assignments.popleft()

@@ -69,6 +69,7 @@ class Ending:
 class Scheduler(Protocol):
     """What the loop needs of the pool; all but `deliveries` are called with its lock."""
 
+    lock: "threading.RLock"
     workers: list[Worker]
     closing: bool
     endings: "deque[Ending]"
@@ -79,6 +80,7 @@ class Scheduler(Protocol):
     def results(
         self, worker: Worker, first: int, times: list[float], values: list[Any], errors: Any
     ) -> list[Delivery]: ...
+    def took_in(self, worker: Worker) -> None: ...
     def leaving(self, worker: Worker, last: int) -> None: ...
     def start_failed(self, worker: Worker, failure: BaseException) -> None: ...
     def late(self, now: float, read: Callable[[Worker], None]) -> float: ...
@@ -92,15 +94,13 @@ class Scheduler(Protocol):
 class Loop:
     """One pool's thread, its selector, and the threads that start workers."""
 
-    def __init__(
-        self, pool: Scheduler, lock: "threading.RLock", start: Callable[[Worker], None]
-    ) -> None:
+    def __init__(self, pool: Scheduler, start: Callable[[Worker], None]) -> None:
         self._pool = pool
         self._start = start
         self.scratch = make_scratch()
         self._step = steps.killer("PARENT")
         # The pool's; guards all fields below.
-        self._lock = lock
+        self._lock = pool.lock
         self._runs = False
         self._thread: threading.Thread | None = None
         self._starter: threading.Thread | None = None
@@ -324,6 +324,7 @@ class Loop:
                 self._pool.break_down("its initializer failed", load_error(message[1]))
             else:
                 deliveries += self._pool.results(worker, *message)
+        self._pool.took_in(worker)
         return deliveries
 
     def _bury_the_dead(self, now: float, deliveries: list[Delivery]) -> None:

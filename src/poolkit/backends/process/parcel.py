@@ -7,10 +7,11 @@ fails alone: an entry of a message is a plain value, or pickled bytes in disguis
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any, Final
 
+from ..._backend import Batch
 from ..._errors import TaskSerializationError
 from .._serialization import dump_task
 
@@ -29,13 +30,15 @@ _MOST_FUNCTIONS: Final = 2000
 class Function:
     """What is known of a function: its pickled name, its number, and how long calls take."""
 
-    __slots__ = ("data", "mean", "number")
+    __slots__ = ("data", "mean", "number", "parcels")
 
     def __init__(self, number: int, data: bytes) -> None:
         self.number = number
         self.data = data
         self.mean = math.inf
         """Seconds that a call takes; infinite while nobody knows."""
+        self.parcels: dict[tuple[float | None, bool], Parcel] = {}
+        """The parcels of batches that need none of their own, by limit and hold."""
 
     def observe(self, seconds: float) -> None:
         """Learn from a call, or from the mean of several."""
@@ -43,7 +46,11 @@ class Function:
 
 
 class Parcel:
-    """A batch, packed: what is sent of it, besides the numbers of its items."""
+    """A batch, packed: what is sent of it, besides the numbers of its items.
+
+    Batches that differ only in plain arguments share one: of the objects that wait for a worker,
+    each costs the collector time.
+    """
 
     __slots__ = ("entries", "fn", "function", "hold", "kwargs", "limit")
 
@@ -52,7 +59,7 @@ class Parcel:
         function: Function,
         fn: bytes | None,
         kwargs: bytes | None,
-        entries: list[Entry],
+        entries: list[Entry] | None,
         limit: float | None,
         hold: bool,
     ) -> None:
@@ -61,7 +68,7 @@ class Parcel:
         """The pickled function, where it has to be sent each time."""
         self.kwargs = kwargs
         self.entries = entries
-        """One for each of the batch's items."""
+        """One for each of the batch's items; None if the items are plain, and their own entries."""
         self.limit = limit
         self.hold = hold
         """Whether results may be held back, and so lost and repeated."""
@@ -80,7 +87,7 @@ class Packer:
         self._functions: dict[Any, Function] = {}
         self._by_value = Function(0, b"")
 
-    def function(self, fn: Callable[..., Any]) -> tuple[Function, bytes | None]:
+    def _function(self, fn: Callable[..., Any]) -> tuple[Function, bytes | None]:
         """Return what is known of `fn`, and its bytes if they have to be sent each time.
 
         Raises:
@@ -97,41 +104,55 @@ class Packer:
         known = self._functions[fn] = Function(len(self._functions) + 1, data)
         return known, None
 
-    def arguments(self, args: tuple[Any, ...]) -> Entry:
-        """Pack one call's arguments.
+    def pack(self, batch: Batch) -> tuple[Parcel, dict[int, TaskSerializationError] | None]:
+        """Pack a batch; return it with the errors of items that can't be sent.
 
         Raises:
-            TaskSerializationError: They can't be sent.
+            TaskSerializationError: The function, the keywords or the only item can't be sent.
         """
+        function, fn = self._function(batch.fn)
+        items, options = batch.items, batch.options
+        key = options.task_timeout, len(items) > 1 and not options.at_most_once
+        kwargs = dict(batch.kwargs) if batch.kwargs else None
+        if _all_plain(items):
+            if fn is None and kwargs is None:
+                shared = function.parcels.get(key)
+                if shared is None:
+                    shared = function.parcels[key] = Parcel(function, None, None, None, *key)
+                return shared, None
+            entries, refused = None, None
+        else:
+            entries, refused = self._entries(items)
+        packed = None if kwargs is None else self._dump(kwargs)
+        return Parcel(function, fn, packed, entries, *key), refused
+
+    def _entries(
+        self, items: Sequence[tuple[Any, ...]]
+    ) -> tuple[list[Entry], dict[int, TaskSerializationError] | None]:
+        """Pack the arguments of each item; those that can't be sent come back with their errors."""
+        if len(items) == 1:
+            return [self._dump(items[0])], None
+        entries: list[Entry] = []
+        refused: dict[int, TaskSerializationError] = {}
+        for number, args in enumerate(items):
+            try:
+                entries.append(args if _all_plain((args,)) else self._dump(args))
+            except TaskSerializationError as error:
+                refused[number] = error
+                entries.append(None)
+        return entries, refused
+
+    def _dump(self, arguments: object) -> bytes:
+        return dump_task("the arguments", arguments, prefer_value=not self._main_is_shared)
+
+
+def _all_plain(items: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether all arguments of all items are plain."""
+    for args in items:
         for arg in args:
             if type(arg) not in PLAIN:
-                return dump_task("the arguments", args, prefer_value=not self._main_is_shared)
-        return args
-
-    def keywords(self, kwargs: Mapping[str, Any]) -> bytes | None:
-        """Pack the keyword arguments that a batch's calls share.
-
-        Raises:
-            TaskSerializationError: They can't be sent.
-        """
-        if not kwargs:
-            return None
-        return dump_task("the arguments", dict(kwargs), prefer_value=not self._main_is_shared)
-
-
-def pack_entries(
-    packer: Packer, items: Sequence[tuple[Any, ...]]
-) -> tuple[list[Entry], dict[int, TaskSerializationError]]:
-    """Pack the arguments of each item; those that can't be sent come back with their errors."""
-    refused: dict[int, TaskSerializationError] = {}
-    entries: list[Entry] = []
-    for number, args in enumerate(items):
-        try:
-            entries.append(packer.arguments(args))
-        except TaskSerializationError as error:
-            refused[number] = error
-            entries.append(None)
-    return entries, refused
+                return False
+    return True
 
 
 def _is_global(fn: Any) -> bool:

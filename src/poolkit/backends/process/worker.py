@@ -135,7 +135,7 @@ class _Worker:
         run.batch = call
         function: Any = None
         keywords: dict[str, Any] = {}
-        entries.reverse()
+        entries = list(reversed(entries))  # each is let go of when its turn has come
         while entries:
             entry = entries.pop()
             serial = self._serial = self._serial + 1
@@ -230,25 +230,24 @@ class _Worker:
                 item began at the last of the times, which has to stay.
         """
         with self._sending:
-            count = len(self._values)
+            values, times, errors = self._values, self._times, None
+            count = len(values)
             if count:
-                errors = None
                 if self._errors:
                     following = self._first + count
                     errors = {n: e for n, e in list(self._errors.items()) if n < following}
                     for number in errors:
                         del self._errors[number]
-                content = marshal.dumps(
-                    (self._first, self._times[: count + 1], self._values[:count], errors)
-                )
+                ended = times[count]
+                content = marshal.dumps((self._first, times[: count + 1], values[:count], errors))
                 self._first += count
-                del self._values[:count]
+                del values[:count]
                 self._channel.send(content)
-                self._sent = time.monotonic()
+                self._sent = ended
             if under_way:
-                del self._times[:count]
+                del times[:count]
             else:
-                self._times.clear()
+                times.clear()
 
     def _wake_holder(self) -> None:
         """Have a thread send the results that wait behind a slow item."""

@@ -1,0 +1,235 @@
+"""Who gets what: pending tasks go to workers, and workers are started for them.
+
+This is the lowest of three layers of one object: `Feeding`, `Recalling` (items taken back, workers
+stopped) and `Settling` (results, deaths), on which `poolkit.backends.process.pool` stands. They
+share the pool's lock, and all their methods are called with it held.
+"""
+
+import marshal
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any, Final, cast
+
+from ..._errors import PoolBrokenError
+from .._pending import PendingQueue
+from .board import FLAGS
+from .books import HOLE, Assignment
+from .channel import frame
+from .handle import State, Worker
+from .loop import Ending, Loop
+from .parcel import Parcel
+
+# Work is sent ahead of a worker as far as this, in seconds: many times a round trip, and little
+# enough that what waits behind it could not have started much sooner elsewhere.
+AHEAD: Final = 0.0025
+# The most tasks ahead, however short they are; a message of so many costs little more than of one.
+MOST_AHEAD: Final = 128
+# The most items of one chunk that are sent in one piece.
+_MOST_ITEMS: Final = 1024
+# What is behind an item that has run for so long, in seconds, is taken back.
+STUCK: Final = 0.005
+# So many workers in a row that end before they are of any use break the pool.
+MOST_FAILURES: Final = 3
+
+_EXIT: Final = frame(marshal.dumps(None))
+
+
+class Feeding:
+    """Pending tasks, workers, and how the ones come to the others.
+
+    Invariants:
+
+    * An item is in its batch's ``todo``, or on the books of one worker, or settled. It moves from
+      the first to the second by one call into C, as an interrupt may come between any two others.
+    * ``room`` is true if a worker might take more: who adds to the queue looks at it afterwards,
+      who makes room looks at the queue afterwards. One of them sees the other.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        max_workers: int,
+        quota: float,
+        kill_grace: float,
+        start: Callable[[Worker], None],
+    ) -> None:
+        self.name = name
+        self.max_workers = max_workers
+        self.kill_grace = kill_grace
+        self._quota = quota
+        # Guards all that follows, but for `PendingQueue.plain`. No user code runs under it: no
+        # pickling, no unpickling, no callback. Re-entrant, as the collector may strike while it
+        # is held.
+        self.lock = threading.RLock()
+        self.pending = PendingQueue()
+        self.room = True
+        self.workers: list[Worker] = []
+        self.closing = False
+        self.broken: PoolBrokenError | None = None
+        self.failures = 0
+        self.least_limit = math.inf
+        self.endings: deque[Ending] = deque()
+        self._made = 0
+        self.loop = Loop(cast(Any, self), start)  # the layers above complete it
+
+    def feed(self) -> None:
+        """Send pending items to workers with room, and have workers started if there are few."""
+        pending = self.pending
+        while pending.peek() is not None:
+            worker = self._with_room()
+            if worker is None or not self._assign(worker):
+                break
+        if self.closing and pending.peek() is None:
+            self.loop.cancel_starts()
+            for worker in self.workers:
+                if worker.state is State.READY and not worker.books:
+                    self.dismiss(worker)
+        if pending.peek() is not None and self.broken is None:
+            self._staff()
+        self.room = pending.peek() is None or self._with_room() is not None
+
+    def _with_room(self) -> Worker | None:
+        """Return who should be sent more, if anybody.
+
+        Of the idle the one that was busy last, so that the others may stay asleep; else the one
+        with the least to do, if that is little.
+        """
+        best: Worker | None = None
+        for worker in self.workers:
+            if worker.state is not State.READY:
+                continue
+            books = worker.books
+            if not books:
+                if best is None or best.books or worker.idle_since > best.idle_since:
+                    best = worker
+            elif (
+                (best is None or (best.books and worker.load < best.load))
+                and worker.load < AHEAD / 2
+                and books.outstanding < MOST_AHEAD // 2
+            ):
+                best = worker
+        return best
+
+    def _assign(self, worker: Worker) -> bool:
+        """Send a worker its share of what is pending; False if that was nothing."""
+        pending, books = self.pending, worker.books
+        share = min(MOST_AHEAD, len(pending.plain) // self.max_workers + 1)
+        first = books.next
+        left = FLAGS - 1 - books.outstanding
+        made: list[Assignment] = []
+        while len(made) < share and (worker.load < AHEAD or not books):
+            batch: Any = pending.peek()
+            if batch is None:
+                break
+            parcel: Parcel = batch.parcel
+            mean = parcel.function.mean
+            count = len(batch.todo)
+            if count > 1 and 0.0 < mean < math.inf:
+                count = min(count, max(1, int(AHEAD / mean)))
+            count = int(min(count, _MOST_ITEMS, worker.quota, left))
+            if count < 1:
+                break
+            assignment = Assignment(batch, parcel, first)
+            books.assignments.append(assignment)
+            _move(batch.todo, assignment.numbers, count)
+            count = len(assignment.numbers)
+            if not count:  # somebody else was quicker
+                books.assignments.pop()
+                continue
+            first += count
+            left -= count
+            worker.quota -= count
+            worker.load += count * mean
+            made.append(assignment)
+        if made:
+            self._send(worker, made)
+            if first - books.assignments[0].first > 1:
+                self.loop.look_within(STUCK)
+        return bool(made)
+
+    def _send(self, worker: Worker, assignments: Sequence[Assignment]) -> None:
+        message: list[Any] = []
+        for assignment in assignments:
+            parcel, numbers = assignment.parcel, assignment.numbers
+            function, fn = parcel.function, parcel.fn
+            name: Any = fn
+            if fn is None:
+                known = function.number in worker.known
+                name = function.number, None if known else function.data
+                worker.known.add(function.number)
+            entries = assignment.batch.items if parcel.entries is None else parcel.entries
+            if len(entries) != len(numbers) or HOLE in numbers:
+                # What was taken back just now has its flag set, and is passed over.
+                entries = [() if n == HOLE else entries[n] for n in numbers]
+            message.append(
+                (assignment.first, name, parcel.kwargs, parcel.limit, parcel.hold, entries)
+            )
+        worker.channel.queue(frame(marshal.dumps(message)))
+        for assignment in assignments:
+            assignment.sent = True
+        if worker.quota < 1:
+            self.dismiss(worker)
+        elif not worker.channel.flush():
+            self.loop.wake()
+
+    def send_unsent(self) -> None:
+        """Send what an interrupt has kept from being sent."""
+        for worker in self.workers:
+            unsent = [a for a in worker.books.assignments if not a.sent and a.numbers]
+            if unsent:
+                worker.known.clear()  # whatever of it is true
+                self._send(worker, unsent)
+
+    def dismiss(self, worker: Worker) -> None:
+        """Let a worker end when it has done what it has."""
+        if worker.state is State.READY:
+            worker.state = State.LEAVING
+            worker.channel.queue(_EXIT)
+            if not worker.channel.flush():
+                self.loop.wake()
+
+    def _staff(self) -> None:
+        """Have workers started for what nobody has room for."""
+        present = starting = 0
+        for worker in self.workers:
+            starting += worker.state is State.STARTING
+            present += worker.state <= State.READY or (
+                worker.state is State.LEAVING and bool(worker.books)
+            )
+        wanted = min(self.max_workers - present, len(self.pending) - starting)
+        for _ in range(wanted):
+            self._made += 1
+            name = f"{self.name.replace(' ', '-')}-worker-{self._made}"
+            try:
+                worker = Worker(name, self._quota, self.loop.scratch)
+            except OSError as error:  # no more descriptors
+                self._failed_start(error)
+                return
+            self.workers.append(worker)
+            self.loop.start_worker(worker)
+
+    def start_failed(self, worker: Worker, failure: BaseException) -> None:
+        """Do without a worker that could not be started."""
+        self.workers.remove(worker)
+        worker.release()
+        self._failed_start(failure)
+
+    def _failed_start(self, failure: BaseException) -> None:
+        self.failures += 1
+        if self.failures >= MOST_FAILURES or not self.workers:
+            self.break_down(f"a worker could not be started: {failure}", failure)
+
+    def break_down(self, reason: str, cause: BaseException | None = None) -> None:
+        """Refuse all further work; `Settling` says how."""
+        raise NotImplementedError
+
+
+def _move(todo: list[int], numbers: list[int], count: int) -> None:
+    """Move up to `count` items from a batch to an assignment: no interrupt can split one's move."""
+    try:  # noqa: SIM105 - this is called for each task, and costs half as much so
+        numbers.extend(map(todo.pop, repeat(-1, count)))
+    except IndexError:  # somebody else has taken some meanwhile
+        pass

@@ -1,0 +1,167 @@
+"""Taking items back from workers, and stopping workers at one item and no other.
+
+The order of writing, barrier and reading is argued for in ``docs/explanation/process-pool.md``.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any, Final
+
+from ..._backend import Batch
+from ..._errors import PoolBrokenError, TaskTimeoutError
+from .board import CONDEMNED, LOOK, barrier
+from .feeding import STUCK, Feeding
+from .handle import State, Worker
+from .loop import Ending
+
+# What waits behind an item that has run for so long, in seconds, is shared with an idle worker.
+_IMPATIENT: Final = 0.002
+
+
+class Recalling(Feeding):
+    """The second layer of a pool: see `poolkit.backends.process.feeding`."""
+
+    def take_back(self, worker: Worker, serials: Collection[int]) -> list[tuple[Any, int]]:
+        """Take items off a worker's books that it has not begun, and never will."""
+        board, books = worker.board, worker.books
+        serials = [serial for serial in serials if serial > board.serial]
+        if not serials:
+            return []
+        for serial in serials:
+            board.flag(serial)
+            worker.flagged.add(serial)
+        if worker.state is not State.CONDEMNED:
+            board.call_attention(LOOK)
+        barrier()
+        begun = board.serial
+        taken: list[tuple[Any, int]] = []
+        for serial in serials:
+            assignment = books.find(serial) if serial > begun else None
+            if assignment is not None:
+                taken.append((assignment.batch, books.take(assignment, serial)))
+        return taken
+
+    def send_elsewhere(self, taken: Collection[tuple[Any, int]]) -> None:
+        """Put items that were on some worker's books to the front of the queue."""
+        batches: dict[Any, list[int]] = {}
+        for batch, number in taken:
+            batches.setdefault(batch, []).append(number)
+        for batch, numbers in batches.items():
+            if self.broken is not None:
+                self.fail(batch, numbers)
+            else:
+                batch.todo.extend(sorted(numbers, reverse=True))
+        if self.broken is None:
+            self.pending.push_first(list(batches))
+
+    def condemn(self, worker: Worker, serial: int) -> bool:
+        """Stop a worker at the item it runs, if it still does; the caller settles that item."""
+        board, books = worker.board, worker.books
+        if board.serial != serial or worker.state >= State.CONDEMNED:
+            return False
+        board.call_attention(CONDEMNED)
+        barrier()
+        assignment = books.find(serial)
+        if board.serial != serial or assignment is None:
+            board.call_attention(LOOK if worker.flagged else 0)
+            return False
+        worker.state = State.CONDEMNED
+        books.take(assignment, serial)
+        rest = [s for _, s in books.live(serial)]
+        self.send_elsewhere(self.take_back(worker, rest))
+        if self.kill_grace > 0:
+            worker.signal(signal.SIGTERM)
+            worker.kill_at = time.monotonic() + self.kill_grace
+        else:
+            worker.signal(signal.SIGKILL)
+        self.feed()
+        return True
+
+    def rebalance(self, now: float) -> float:
+        """Take back what waits behind a slow item; return when to look again, in seconds."""
+        if not any(len(w.books.assignments) > 1 or w.books.outstanding > 1 for w in self.workers):
+            return math.inf
+        idle = self.pending.peek() is None and (
+            any(w.state is State.READY and not w.books for w in self.workers)
+        )
+        patience = _IMPATIENT if idle else STUCK
+        look = math.inf
+        for worker in self.workers:
+            if not worker.books or worker.state >= State.CONDEMNED:
+                continue
+            begun = worker.board.serial
+            if worker.books.next - 1 <= begun:  # nothing waits
+                continue
+            age = now - worker.board.start if worker.books.find(begun) else 0.0
+            if age < patience:
+                look = min(look, patience - age)
+                continue
+            waiting = [serial for _, serial in worker.books.live(begun)]
+            if idle and age < STUCK:  # it will be quicker with some of it
+                waiting = waiting[len(waiting) // 2 :]
+            taken = self.take_back(worker, waiting)
+            worker.quota += len(taken)
+            worker.load = math.inf  # it gets nothing more before it has shown up again
+            self.send_elsewhere(taken)
+        return look
+
+    def _unflag(self, worker: Worker, end: int) -> None:
+        """Free the flags of items that a worker has passed."""
+        if worker.flagged:
+            for serial in [serial for serial in worker.flagged if serial < end]:
+                worker.flagged.discard(serial)
+                worker.board.unflag(serial)
+            if not worker.flagged and worker.state is not State.CONDEMNED:
+                worker.board.call_attention(0)
+
+    def late(self, now: float, read: Callable[[Worker], None]) -> float:
+        """Stop what is past its limit; return in how many seconds to look again.
+
+        Args:
+            now: The monotonic clock's time.
+            read: Called to take in what a worker has sent, before it is condemned.
+        """
+        least, self.least_limit = self.least_limit, math.inf
+        if least == math.inf or not (self.pending.peek() or any(w.books for w in self.workers)):
+            return math.inf
+        # In this order: who dispatches queues its batch first, then lowers the limit.
+        look = self.least_limit = min(least, self.least_limit)
+        for worker in list(self.workers):
+            begun = worker.board.serial
+            assignment = worker.books.find(begun)
+            if assignment is None or assignment.parcel.limit is None:
+                continue
+            limit, start = assignment.parcel.limit, worker.board.start
+            left = start + limit - now
+            if left > 0:
+                look = min(look, left)
+                continue
+            read(worker)
+            if worker.books.find(begun) is not assignment:
+                look = 0.0
+                continue
+            number, batch = assignment.numbers[begun - assignment.first], assignment.batch
+            if self.condemn(worker, begun):
+                late = partial(_late, batch, number, limit)
+                self.endings.append(Ending(batch, number, late, start, now - start, worker.name))
+            else:
+                look = 0.0
+        return look
+
+    def fail(self, batch: Batch, numbers: Collection[int]) -> None:
+        """Let items of a broken pool fail."""
+        self.endings.extend(Ending(batch, number, self.error) for number in numbers)
+
+    def error(self) -> PoolBrokenError:
+        """Return a new error that says why the pool is broken."""
+        assert self.broken is not None
+        error = PoolBrokenError(self.name, self.broken.reason)
+        error.__cause__ = self.broken.__cause__
+        return error
+
+
+def _late(batch: Batch, number: int, limit: float) -> BaseException:
+    return TaskTimeoutError(batch.describe(number), limit)

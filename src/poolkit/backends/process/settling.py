@@ -1,0 +1,139 @@
+"""What comes back from workers: results, farewells, deaths; and what becomes of their items."""
+
+import time
+from functools import partial
+from typing import Any, Final
+
+from ..._backend import Batch
+from ..._errors import PoolBrokenError, WorkerCrashedError
+from .books import HOLE
+from .feeding import MOST_FAILURES
+from .handle import State, Worker
+from .loop import Delivery, Ending, Packed
+from .recalling import Recalling
+
+_NO_ERROR: Final = b""
+
+
+class Settling(Recalling):
+    """The third layer of a pool: see `poolkit.backends.process.feeding`.
+
+    Who takes an item off the books settles it, once: by a result, or by an `Ending`.
+    """
+
+    def ready(self, worker: Worker) -> None:
+        """Note that a worker can be sent work."""
+        if worker.state is State.STARTING:
+            worker.state = State.READY
+            worker.idle_since = time.monotonic()
+
+    def results(
+        self, worker: Worker, first: int, times: list[float], values: list[Any], errors: Any
+    ) -> list[Delivery]:
+        """Strike items off that a worker has reported; return them, still packed, by batch."""
+        books, deliveries = worker.books, []
+        skipped: list[tuple[Any, int]] = []
+        serial, end = first, first + len(values)
+        while serial < end and books.assignments:
+            assignment = books.assignments[0]
+            numbers, offset = assignment.numbers, assignment.first
+            low, high = serial - offset, min(end - offset, len(numbers))
+            packed: Packed = []
+            for index in range(low, high):
+                number, numbers[index] = numbers[index], HOLE
+                if number == HOLE:
+                    continue
+                at = index + offset - first
+                error = errors.get(at + first, _NO_ERROR) if errors else _NO_ERROR
+                if error is None:  # its flag was set just too late for us, and in time for it
+                    skipped.append((assignment.batch, number))
+                    continue
+                start = times[at]
+                packed.append((number, values[at], error or None, start, times[at + 1] - start))
+            if packed:
+                deliveries.append((assignment.batch, worker.name, packed))
+            serial = offset + high
+            if high > low:
+                spent = times[serial - first] - times[low + offset - first]
+                assignment.parcel.function.observe(spent / (high - low))
+            if high == len(numbers):
+                books.pass_first()
+        self.failures = 0
+        self._unflag(worker, end)
+        if skipped:
+            self.send_elsewhere(skipped)
+        return deliveries
+
+    def took_in(self, worker: Worker) -> None:
+        """Judge anew how busy a worker is, now that all it has sent was taken in."""
+        books = worker.books
+        if books:
+            worker.load = books.outstanding * books.assignments[-1].parcel.function.mean
+        else:
+            worker.load = 0.0
+            worker.idle_since = time.monotonic()
+
+    def leaving(self, worker: Worker, last: int) -> None:
+        """Take back what a worker that ends by itself has not begun."""
+        if worker.state is State.READY:
+            worker.state = State.LEAVING
+        books = worker.books
+        self.send_elsewhere([(a.batch, books.take(a, s)) for a, s in list(books.live(last))])
+
+    def bury(self, worker: Worker) -> None:
+        """Settle the books of a worker that has ended, and of which all has been read."""
+        self.workers.remove(worker)
+        was, worker.state = worker.state, State.DEAD
+        books, begun, ended = worker.books, worker.board.serial, worker.board.ended
+        again: list[tuple[Any, int]] = []
+        charged = False
+        for assignment, serial in list(books.live()):
+            number = books.take(assignment, serial)
+            batch, hold = assignment.batch, assignment.parcel.hold
+            if serial > begun or (hold and (serial < begun or ended == serial)):
+                again.append((batch, number))
+                continue
+            charged = True
+            crash = partial(_crashed, batch, number, worker.pid, worker.exit_code)
+            start = worker.board.start
+            duration = max(0.0, time.monotonic() - start)
+            self.endings.append(Ending(batch, number, crash, start, duration, worker.name))
+        if charged:
+            self.failures = 0
+        elif was is State.STARTING or again:
+            self.failures += 1
+        code = worker.exit_code
+        if code != 0 or charged or again or was is State.CONDEMNED:
+            worker.end_group()
+        worker.release()
+        self.send_elsewhere(again)
+        if self.failures >= MOST_FAILURES and self.broken is None:
+            how = "unknown" if code is None else str(code)
+            self.break_down(
+                f"{self.failures} workers in a row ended before they were ready (the last with "
+                f"exit code {how}; its error output may tell why). A script that uses processes "
+                "must do so below: if __name__ == '__main__':"
+            )
+
+    def break_down(self, reason: str, cause: BaseException | None = None) -> None:
+        """Refuse all further work and fail what has not started."""
+        if self.broken is None:
+            self.broken = PoolBrokenError(self.name, reason)
+            self.broken.__cause__ = cause
+        for batch in list(self.pending):
+            self.fail(batch, batch.claim_rest())
+        self.pending.clear()
+        for worker in list(self.workers):
+            rest = [s for _, s in worker.books.live(worker.board.serial)]
+            self.send_elsewhere(self.take_back(worker, rest))
+            if not worker.books:
+                self.dismiss(worker)
+
+    @property
+    def done(self) -> bool:
+        """Whether the pool is closed, and nothing of it is left."""
+        return self.closing and not self.workers and self.pending.peek() is None
+
+
+def _crashed(batch: Batch, number: int, pid: int, exit_code: int | None) -> BaseException:
+    return WorkerCrashedError(batch.describe(number), pid, exit_code)
