@@ -55,6 +55,12 @@ ERRORS: list[tuple[PoolkitError, type[BaseException], dict[str, Any], str]] = [
         ),
     ),
     (
+        poolkit.WorkerCrashedError("f(1)", 4711, -9),
+        concurrent.futures.BrokenExecutor,
+        {"task": "f(1)", "pid": 4711, "exit_code": -9},
+        "f(1) did not finish: its worker (process 4711) was killed by SIGKILL",
+    ),
+    (
         poolkit.PoolBrokenError("thread pool 1", "its initializer failed"),
         concurrent.futures.BrokenExecutor,
         {"pool": "thread pool 1", "reason": "its initializer failed"},

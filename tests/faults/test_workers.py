@@ -190,14 +190,20 @@ def test_a_worker_that_has_grown_is_replaced(make_pool: MakePool, innocents: Inn
 
 
 def test_a_stopped_idle_worker_does_not_hold_up_the_other(
-    make_pool: MakePool, mailbox: Mailbox, gate: GateKeeper
+    make_pool: MakePool, mailbox: Mailbox, make_gate: Callable[[], GateKeeper]
 ) -> None:
+    """It was busy last, and the tasks are known to be short: a pool might send it many."""
     pool = make_pool()
-    held = [pool.submit(tasks.hold, mailbox.path, gate.gate) for _ in range(2)]
-    gate.wait_started(2)
-    gate.open()
-    assert [future.result() for future in held] == [None, None]
-    (stopped,), _ = mailbox.read(), mailbox.read()
+    assert [pool.submit(square, 3).result() for _ in range(50)] == [9] * 50
+    keepers = [make_gate(), make_gate()]
+    held = []
+    for keeper in keepers:
+        held.append(pool.submit(tasks.hold, mailbox.path, keeper.gate))
+        keeper.wait_started()
+        (stopped,) = mailbox.read()
+    for keeper, future in zip(keepers, held, strict=True):
+        keeper.open()
+        assert future.result() is None
     os.kill(stopped, signal.SIGSTOP)
     try:
         done = threading.Semaphore(0)

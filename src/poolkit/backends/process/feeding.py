@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from ..._errors import PoolBrokenError
 from .._pending import PendingQueue
+from . import steps
 from .board import FLAGS
 from .books import HOLE, Assignment
 from .channel import frame
@@ -73,6 +74,7 @@ class Feeding:
         self.least_limit = math.inf
         self.endings: deque[Ending] = deque()
         self._made = 0
+        self.step = steps.counter("PARENT")
         self.loop = Loop(cast(Any, self), start)  # the layers above complete it
 
     def feed(self) -> None:
@@ -145,6 +147,8 @@ class Feeding:
             worker.load += count * mean
             made.append(assignment)
         if made:
+            if self.step is not None:
+                self.step()
             self._send(worker, made)
             if first - books.assignments[0].first > 1:
                 self.loop.look_within(STUCK)
@@ -168,6 +172,8 @@ class Feeding:
                 (assignment.first, name, parcel.kwargs, parcel.limit, parcel.hold, entries)
             )
         worker.channel.queue(frame(marshal.dumps(message)))
+        if self.step is not None:
+            self.step()
         for assignment in assignments:
             assignment.sent = True
         if worker.quota < 1:

@@ -21,7 +21,6 @@ from typing import Any, Final, Protocol
 from ..._backend import Batch, Record, make_record
 from ..._errors import TaskSerializationError
 from .._serialization import load_error, load_result
-from . import steps
 from .channel import make_scratch
 from .handle import State, Worker
 
@@ -70,6 +69,7 @@ class Scheduler(Protocol):
     """What the loop needs of the pool; all but `deliveries` are called with its lock."""
 
     lock: "threading.RLock"
+    step: Callable[[], None] | None
     workers: list[Worker]
     closing: bool
     endings: "deque[Ending]"
@@ -98,7 +98,6 @@ class Loop:
         self._pool = pool
         self._start = start
         self.scratch = make_scratch()
-        self._step = steps.killer("PARENT")
         # The pool's; guards all fields below.
         self._lock = pool.lock
         self._runs = False
@@ -196,7 +195,9 @@ class Loop:
                 worker = self._to_start.popleft()
             failure: BaseException | None = None
             try:
+                self._reached()
                 self._start(worker)
+                self._reached()
             except BaseException as error:
                 failure = error
             with self._lock:
@@ -260,8 +261,7 @@ class Loop:
 
         with self._lock:
             self._rung = False
-            if self._step is not None:
-                self._step()
+            self._reached()
             while self._newcomers:
                 self._watch(self._newcomers.popleft())
             for worker, messages in arrivals:
@@ -312,8 +312,7 @@ class Loop:
     def _take_in(self, worker: Worker, messages: list[Any]) -> list[Delivery]:
         deliveries: list[Delivery] = []
         for message in messages:
-            if self._step is not None:
-                self._step()
+            self._reached()
             kind = message[0]
             if kind == "ready":
                 self._pool.ready(worker)
@@ -341,6 +340,7 @@ class Loop:
         for worker in [w for w in self._watched if w.dead_since != math.inf]:
             if not worker.has_ended and now < worker.dead_since + _CODE_PATIENCE:
                 continue
+            self._reached()
             # All that it has sent counts.
             deliveries += self._take_in(worker, self._read(worker, to_the_end=True))
             self._watched.discard(worker)
@@ -366,6 +366,11 @@ class Loop:
                 if worker.listens_for != events:
                     worker.listens_for = events
                     self._selector.modify(worker.channel.sock, events, worker)
+
+    def _reached(self) -> None:
+        step = self._pool.step
+        if step is not None:
+            step()
 
     def _close(self) -> None:
         assert self._selector is not None

@@ -63,11 +63,15 @@ class Recalling(Feeding):
         if board.serial != serial or worker.state >= State.CONDEMNED:
             return False
         board.call_attention(CONDEMNED)
+        if self.step is not None:
+            self.step()
         barrier()
         assignment = books.find(serial)
         if board.serial != serial or assignment is None:
             board.call_attention(LOOK if worker.flagged else 0)
             return False
+        if self.step is not None:
+            self.step()
         worker.state = State.CONDEMNED
         books.take(assignment, serial)
         rest = [s for _, s in books.live(serial)]

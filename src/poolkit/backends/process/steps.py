@@ -1,9 +1,9 @@
 """The steps of the protocol, for tests that kill a process at each of them.
 
-Outside of such tests `reached` does nothing but look at a None. With, say,
-``POOLKIT_KILL_WORKER_AT=7:/tmp/done`` in the environment, the first worker that takes its seventh
-step kills itself with SIGKILL there, and marks that by making the file, so that its successors
-live. ``POOLKIT_KILL_PARENT_AT`` does the same to a parent, which counts steps of its own.
+Outside of such tests a step costs a look at a None. With ``POOLKIT_KILL_WORKER_AT=7:/tmp/done``
+in the environment, say, the first worker that takes its seventh step kills itself with SIGKILL
+there, and marks that by making the file, so that its successors live. ``POOLKIT_KILL_PARENT_AT``
+does the same to a parent, which counts steps of its own.
 """
 
 import os
@@ -11,10 +11,8 @@ import signal
 from collections.abc import Callable
 from typing import Literal
 
-Role = Literal["WORKER", "PARENT"]
 
-
-def killer(role: Role) -> Callable[[], None] | None:
+def counter(role: Literal["WORKER", "PARENT"]) -> Callable[[], None] | None:
     """Return what to call at each step of this role; None outside of the tests."""
     wanted = os.environ.get(f"POOLKIT_KILL_{role}_AT")
     if wanted is None:

@@ -75,7 +75,7 @@ class _Worker:
         self._board = board
         self._stamp = board.stamper()
         self._most_memory = most_memory
-        self._step = steps.killer("WORKER")
+        self._step = steps.counter("WORKER")
         self._run = Run(None)
         # By number: the bytes, once they came, and the functions, once they were needed.
         self._packed_functions: dict[int, bytes] = {}
@@ -100,7 +100,7 @@ class _Worker:
         self._reached()
         while True:
             if channel.idle:
-                if self._values:
+                if self._times:  # results, or what `_send_late` has left
                     self._send()
                 if self._holding is not None:
                     self._holding.clear()
