@@ -1,6 +1,7 @@
 """`make_executor`: the switch. Kinds are looked up here by name, and made on first use."""
 
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -114,7 +115,7 @@ def make_executor(
         TypeError: A value of the wrong type, or an option that the kind does not know.
         UnsupportedError: The kind can't do what was asked.
     """
-    if kind in ("process", "cpu"):
+    if kind in ("process", "cpu") and sys.platform != "win32":
         from .backends.process.starting import warm_up
 
         warm_up(kind_options.get("start_method"), kind_options.get("mp_context"))
@@ -221,6 +222,19 @@ def _process(
     max_worker_memory: int | None = None,
     kill_grace: float | None = None,
 ) -> "Backend":
+    if sys.platform == "win32":  # no process groups, no signals: see "Processes" in the docs
+        from concurrent.futures import ProcessPoolExecutor
+
+        if max_worker_memory is not None or kill_grace is not None or start_method is not None:
+            raise UnsupportedError("process", "this option on Windows", "leave it out")
+        pool = ProcessPoolExecutor(
+            max_workers,
+            mp_context,
+            initializer,
+            initargs,
+            max_tasks_per_child=max_tasks_per_child,
+        )
+        return _adapt(pool, name, owned=True)
     from .backends.process.make import make_process_backend
 
     return make_process_backend(

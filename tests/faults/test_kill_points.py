@@ -7,6 +7,7 @@ single tasks, a chunk, a large result, an initializer, workers that are recycled
 import itertools
 import os
 import signal
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,14 +43,15 @@ def run_scenario(runs: Path, start_method: str, *, recycle: bool) -> list[Outcom
         max_tasks_per_child=4 if recycle else None,
         kill_grace=0.1,
     ) as pool:
-        singles = [pool.submit(tasks.note, str(runs), n) for n in range(5)]
+        singles = [pool.submit(tasks.note, runs, n) for n in range(5)]
         large = pool.submit(bytes, LARGE)
         late = pool.with_options(task_timeout=0.05).submit(tasks.hang)
         chunk = map_outcomes(
-            pool, tasks.note, itertools.repeat(str(runs)), range(100, 100 + CHUNK), chunksize=CHUNK
+            pool, tasks.note, itertools.repeat(runs), range(100, 100 + CHUNK), chunksize=CHUNK
         )
         outcomes += sorted(chunk, key=lambda outcome: outcome.index)
-        for future in [*singles, large, late]:
+        futures: list[Future[Any]] = [*singles, large, late]
+        for future in futures:
             error = future.exception()
             value: Any = None if error is not None else future.result()
             outcomes.append(Outcome(0, (), value, error, "", 0.0, 0.0))

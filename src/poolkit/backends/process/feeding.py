@@ -79,6 +79,14 @@ class Feeding:
 
     def feed(self) -> None:
         """Send pending items to workers with room, and have workers started if there are few."""
+        while True:
+            self._feed_once()
+            self.room = self.pending.peek() is None or self._with_room() is not None
+            # Somebody may have added to the queue, and looked at `room`, just before that.
+            if not self.room or self.pending.peek() is None:
+                return
+
+    def _feed_once(self) -> None:
         pending = self.pending
         while pending.peek() is not None:
             worker = self._with_room()
@@ -91,7 +99,6 @@ class Feeding:
                     self.dismiss(worker)
         if pending.peek() is not None and self.broken is None:
             self._staff()
-        self.room = pending.peek() is None or self._with_room() is not None
 
     def _with_room(self) -> Worker | None:
         """Return who should be sent more, if anybody.

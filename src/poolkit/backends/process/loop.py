@@ -77,9 +77,7 @@ class Scheduler(Protocol):
     @property
     def done(self) -> bool: ...
     def ready(self, worker: Worker) -> None: ...
-    def results(
-        self, worker: Worker, first: int, times: list[float], values: list[Any], errors: Any
-    ) -> list[Delivery]: ...
+    def results(self, worker: Worker, message: Any, deliveries: list[Delivery]) -> None: ...
     def took_in(self, worker: Worker) -> None: ...
     def leaving(self, worker: Worker, last: int) -> None: ...
     def start_failed(self, worker: Worker, failure: BaseException) -> None: ...
@@ -132,7 +130,11 @@ class Loop:
             self._look_at = -math.inf
             self._rung = False
             self._thread = threading.Thread(target=self._run, name="poolkit-processes", daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # no more threads, or the interpreter is about to end
+                self._close()
+                raise
             self._runs = True
 
     def wake(self) -> None:
@@ -310,20 +312,21 @@ class Loop:
         self.wake()
 
     def _take_in(self, worker: Worker, messages: list[Any]) -> list[Delivery]:
+        pool = self._pool
         deliveries: list[Delivery] = []
+        self._reached()
         for message in messages:
-            self._reached()
             kind = message[0]
-            if kind == "ready":
-                self._pool.ready(worker)
+            if type(kind) is int:
+                pool.results(worker, message, deliveries)
+            elif kind == "ready":
+                pool.ready(worker)
             elif kind == "bye":
-                self._pool.leaving(worker, message[1])
-            elif kind == "failed":
-                worker.state = State.LEAVING
-                self._pool.break_down("its initializer failed", load_error(message[1]))
+                pool.leaving(worker, message[1])
             else:
-                deliveries += self._pool.results(worker, *message)
-        self._pool.took_in(worker)
+                worker.state = State.LEAVING
+                pool.break_down("its initializer failed", load_error(message[1]))
+        pool.took_in(worker)
         return deliveries
 
     def _bury_the_dead(self, now: float, deliveries: list[Delivery]) -> None:

@@ -25,6 +25,7 @@ value, or a tuple that holds the bytes of the pickled value."""
 # A function that is a global of a module is sent once to each worker, and named by number then.
 # A program that makes modules without end must not fill the workers' memory.
 _MOST_FUNCTIONS: Final = 2000
+_MOST_PARCELS: Final = 64
 
 
 class Function:
@@ -118,6 +119,8 @@ class Packer:
             if fn is None and kwargs is None:
                 shared = function.parcels.get(key)
                 if shared is None:
+                    if len(function.parcels) >= _MOST_PARCELS:  # limits that are never the same
+                        function.parcels.clear()
                     shared = function.parcels[key] = Parcel(function, None, None, None, *key)
                 return shared, None
             entries, refused = None, None

@@ -51,6 +51,7 @@ class ProcessBackend(Settling, Backend):
         )
         super().__init__(name, max_workers, max_tasks_per_child or math.inf, kill_grace, start)
         self._packer = packer
+        self._withdrawn = 0  # batches, roughly, since the queue was swept
 
     def dispatch(self, batch: Batch) -> None:
         broken = self.broken
@@ -97,6 +98,10 @@ class ProcessBackend(Settling, Backend):
     def withdraw(self, batch: Batch) -> list[int]:
         with self.lock:
             numbers = batch.claim_rest()
+            self._withdrawn += 1
+            if self._withdrawn > max(256, len(self.pending) // 2):
+                self._withdrawn = 0
+                self.pending.sweep()
             if len(numbers) < len(batch.items):
                 for worker in self.workers:
                     if worker.books:

@@ -2,7 +2,7 @@
 
 import time
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from ..._backend import Batch
 from ..._errors import PoolBrokenError, WorkerCrashedError
@@ -11,8 +11,6 @@ from .feeding import MOST_FAILURES
 from .handle import State, Worker
 from .loop import Delivery, Ending, Packed
 from .recalling import Recalling
-
-_NO_ERROR: Final = b""
 
 
 class Settling(Recalling):
@@ -27,42 +25,43 @@ class Settling(Recalling):
             worker.state = State.READY
             worker.idle_since = time.monotonic()
 
-    def results(
-        self, worker: Worker, first: int, times: list[float], values: list[Any], errors: Any
-    ) -> list[Delivery]:
-        """Strike items off that a worker has reported; return them, still packed, by batch."""
-        books, deliveries = worker.books, []
+    def results(self, worker: Worker, message: Any, deliveries: list[Delivery]) -> None:
+        """Strike items off that a worker has reported; deliver them, still packed, by batch."""
+        first, times, values, errors = message
+        books, assignments = worker.books, worker.books.assignments
         skipped: list[tuple[Any, int]] = []
         serial, end = first, first + len(values)
-        while serial < end and books.assignments:
-            assignment = books.assignments[0]
-            numbers, offset = assignment.numbers, assignment.first
-            low, high = serial - offset, min(end - offset, len(numbers))
+        self.failures = 0
+        while serial < end and assignments:
+            assignment = assignments[0]
+            numbers, offset = assignment.numbers, assignment.first - first
+            low, high = serial - assignment.first, len(numbers)
+            if end - assignment.first < high:
+                high = end - assignment.first
+            else:
+                books.pass_first()
             packed: Packed = []
             for index in range(low, high):
                 number, numbers[index] = numbers[index], HOLE
                 if number == HOLE:
                     continue
-                at = index + offset - first
-                error = errors.get(at + first, _NO_ERROR) if errors else _NO_ERROR
-                if error is None:  # its flag was set just too late for us, and in time for it
-                    skipped.append((assignment.batch, number))
-                    continue
-                start = times[at]
-                packed.append((number, values[at], error or None, start, times[at + 1] - start))
+                at = index + offset
+                start, error = times[at], None
+                if errors and at + first in errors:
+                    error = errors[at + first]
+                    if error is None:  # its flag was set just too late for us, in time for it
+                        skipped.append((assignment.batch, number))
+                        continue
+                packed.append((number, values[at], error, start, times[at + 1] - start))
             if packed:
                 deliveries.append((assignment.batch, worker.name, packed))
-            serial = offset + high
-            if high > low:
-                spent = times[serial - first] - times[low + offset - first]
-                assignment.parcel.function.observe(spent / (high - low))
-            if high == len(numbers):
-                books.pass_first()
-        self.failures = 0
-        self._unflag(worker, end)
+            spent = times[high + offset] - times[low + offset]
+            assignment.parcel.function.observe(spent / (high - low))
+            serial = assignment.first + high
+        if worker.flagged:
+            self._unflag(worker, end)
         if skipped:
             self.send_elsewhere(skipped)
-        return deliveries
 
     def took_in(self, worker: Worker) -> None:
         """Judge anew how busy a worker is, now that all it has sent was taken in."""
