@@ -8,6 +8,7 @@ share the pool's lock, and all their methods are called with it held.
 import marshal
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import repeat
@@ -112,7 +113,7 @@ class Feeding:
                 continue
             books = worker.books
             if not books:
-                if best is None or best.books or worker.idle_since > best.idle_since:
+                if best is None or best.books or worker.seen_at > best.seen_at:
                     best = worker
             elif (
                 (best is None or (best.books and worker.load < best.load))
@@ -129,6 +130,8 @@ class Feeding:
         first = books.next
         left = FLAGS - 1 - books.outstanding
         made: list[Assignment] = []
+        if not books:
+            worker.seen_at = time.monotonic()
         while len(made) < share and (worker.load < AHEAD or not books):
             batch: Any = pending.peek()
             if batch is None:

@@ -63,7 +63,8 @@ class Worker:
     def __init__(self, name: str, quota: float, scratch: memoryview) -> None:
         self.name = name
         self.state = State.STARTING
-        self.idle_since = 0.0
+        self.seen_at = 0.0
+        """When it last sent something, or was sent work while it had none."""
         self.books = Books()
         self.known: set[int] = set()
         """Numbers of the functions that it has been sent."""

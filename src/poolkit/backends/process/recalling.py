@@ -99,13 +99,15 @@ class Recalling(Feeding):
             begun = worker.board.serial
             if worker.books.next - 1 <= begun:  # nothing waits
                 continue
-            age = now - worker.board.start if worker.books.find(begun) else 0.0
+            # Since it has begun the item or, if it is at none, since it was last seen at work.
+            age = now - (worker.board.start if worker.books.find(begun) else worker.seen_at)
             if age < patience:
                 look = min(look, patience - age)
                 continue
             waiting = [serial for _, serial in worker.books.live(begun)]
             if idle and age < STUCK:  # it will be quicker with some of it
                 waiting = waiting[len(waiting) // 2 :]
+                look = min(look, STUCK - age)
             taken = self.take_back(worker, waiting)
             worker.quota += len(taken)
             worker.load = math.inf  # it gets nothing more before it has shown up again

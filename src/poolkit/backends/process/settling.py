@@ -23,7 +23,6 @@ class Settling(Recalling):
         """Note that a worker can be sent work."""
         if worker.state is State.STARTING:
             worker.state = State.READY
-            worker.idle_since = time.monotonic()
 
     def results(self, worker: Worker, message: Any, deliveries: list[Delivery]) -> None:
         """Strike items off that a worker has reported; deliver them, still packed, by batch."""
@@ -66,11 +65,11 @@ class Settling(Recalling):
     def took_in(self, worker: Worker) -> None:
         """Judge anew how busy a worker is, now that all it has sent was taken in."""
         books = worker.books
+        worker.seen_at = time.monotonic()
         if books:
             worker.load = books.outstanding * books.assignments[-1].parcel.function.mean
         else:
             worker.load = 0.0
-            worker.idle_since = time.monotonic()
 
     def leaving(self, worker: Worker, last: int) -> None:
         """Take back what a worker that ends by itself has not begun."""
