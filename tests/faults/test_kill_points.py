@@ -83,6 +83,7 @@ def test_the_scenario_without_a_kill(runs: Path, start_method: str, recycle: boo
 def test_a_worker_killed_at_any_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path
 ) -> None:
+    step = 0
     for step in itertools.count(1):
         mark = tmp_path / f"killed at {step}"
         monkeypatch.setenv("POOLKIT_KILL_WORKER_AT", f"{step}:{mark}")
@@ -99,6 +100,7 @@ def test_a_recycled_worker_killed_at_any_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path
 ) -> None:
     # Forking workers can't be recycled, and the server's were born with their environment.
+    step = 0
     for step in range(1, 200, 9):
         mark = tmp_path / f"killed at {step}"
         monkeypatch.setenv("POOLKIT_KILL_WORKER_AT", f"{step}:{mark}")
@@ -113,6 +115,7 @@ def test_a_recycled_worker_killed_at_any_step(
 
 def test_the_parent_killed_at_any_step(tmp_path: Path, runs: Path) -> None:
     # Whatever is left of its workers, the census finds.
+    step = 0
     for step in itertools.count(1):
         mark = tmp_path / f"killed at {step}"
         parent = os.fork()

@@ -197,6 +197,7 @@ def test_a_stopped_idle_worker_does_not_hold_up_the_other(
     assert [pool.submit(square, 3).result() for _ in range(50)] == [9] * 50
     keepers = [make_gate(), make_gate()]
     held = []
+    stopped = 0
     for keeper in keepers:
         held.append(pool.submit(tasks.hold, mailbox.path, keeper.gate))
         keeper.wait_started()

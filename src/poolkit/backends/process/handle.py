@@ -79,7 +79,7 @@ class Worker:
         self.kill_at = math.inf
         """When SIGKILL follows, on the monotonic clock."""
         self.dead_since = math.inf
-        self.pid = 0
+        self.pid: int = 0
         self.process: Any = None
         self.pidfd: int | None = None
         ours, theirs = socket.socketpair()
@@ -122,7 +122,7 @@ class Worker:
         self.pid = process.pid
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):  # it has ended already, or may not be watched
-                self.pidfd = os.pidfd_open(process.pid)
+                self.pidfd = os.pidfd_open(self.pid)
 
     def close_theirs(self) -> None:
         """Close what only the worker needs, once it has it."""

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from ..._backend import Batch, Record, make_record
 from ..._errors import TaskSerializationError
@@ -401,7 +401,7 @@ def _unpack(worker: str, packed: Packed) -> list[Record]:
         value, failure = entry, None if error is None else load_error(error)
         if type(entry) is tuple:
             try:
-                value = load_result(entry[0])
+                value = load_result(cast(tuple[bytes], entry)[0])
             except TaskSerializationError as refusal:
                 value, failure = None, refusal
         records.append(make_record((number, value, failure, start, duration, worker)))

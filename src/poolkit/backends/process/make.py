@@ -55,7 +55,7 @@ def make_process_backend(
         initializer = _travelling(initializer)
     if max_workers is None:
         max_workers = 1 if worker.in_worker else available_cpus()
-    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise RuntimeError(
             "a worker that imports this script has come upon code that makes a pool of processes. "
             "What a script does, other than define things, must stand below "

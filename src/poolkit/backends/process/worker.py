@@ -155,13 +155,14 @@ class _Worker:
                 reached()
             run.start = start
             run.token = None
-            value = args = None
+            value: Any = None
+            args: Any = None
             threads.run = run
             try:
                 if function is None:
                     function = self._load_function(fn)
                     keywords = {} if kwargs is None else load_task("the arguments", kwargs)
-                args = entry if type(entry) is tuple else load_task("the arguments", entry)
+                args = load_task("the arguments", entry) if type(entry) is bytes else entry
                 value = function(*args, **keywords)
                 if type(value) not in PLAIN:
                     value = (dump_result(value),)
