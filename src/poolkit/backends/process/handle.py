@@ -119,10 +119,11 @@ class Worker:
         with _without_a_main_that_is_no_file():
             process.start()
         self.process = process
-        self.pid = process.pid
+        pid: int = process.pid
+        self.pid = pid
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):  # it has ended already, or may not be watched
-                self.pidfd = os.pidfd_open(self.pid)
+                self.pidfd = os.pidfd_open(pid)
 
     def close_theirs(self) -> None:
         """Close what only the worker needs, once it has it."""
