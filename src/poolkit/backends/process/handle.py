@@ -103,7 +103,7 @@ class Worker:
         """
         assert self._theirs is not None
         self._started_by = threading.get_ident()
-        process = context.Process(  # type: ignore[attr-defined]
+        process: Any = context.Process(  # type: ignore[attr-defined]
             target=worker.main,
             name=self.name,
             daemon=False,  # so that tasks may have children
