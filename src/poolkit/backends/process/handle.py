@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from . import worker
 from .board import Board
@@ -103,7 +103,7 @@ class Worker:
         """
         assert self._theirs is not None
         self._started_by = threading.get_ident()
-        process: Any = context.Process(  # type: ignore[attr-defined]
+        process = cast(Any, context).Process(
             target=worker.main,
             name=self.name,
             daemon=False,  # so that tasks may have children
@@ -119,11 +119,10 @@ class Worker:
         with _without_a_main_that_is_no_file():
             process.start()
         self.process = process
-        pid: int = process.pid
-        self.pid = pid
+        self.pid = process.pid
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):  # it has ended already, or may not be watched
-                self.pidfd = os.pidfd_open(pid)
+                self.pidfd = os.pidfd_open(process.pid)
 
     def close_theirs(self) -> None:
         """Close what only the worker needs, once it has it."""
