@@ -175,6 +175,7 @@ def load_error(data: bytes) -> BaseException:
     """Unpickle an error, in the parent, with the remote traceback as its cause."""
     chain, text, type_name, message = pickle.loads(data)
     error: BaseException | None = None
+    cause: BaseException | None = None
     for one in reversed(chain):  # the innermost cause first
         cause = error
         try:
@@ -185,19 +186,24 @@ def load_error(data: bytes) -> BaseException:
             error = RemoteTaskError(
                 type_name, f"{message} (it could not be unpickled: {_reason(failure)})", text
             )
-        error.__cause__ = cause
+        _set_cause(error, cause)
     assert error is not None
     remote = RemoteTraceback(text)
-    remote.__cause__ = error.__cause__
-    error.__cause__ = remote
+    remote.__cause__ = cause
+    _set_cause(error, remote)
     return error
+
+
+def _set_cause(error: BaseException, cause: BaseException | None) -> None:
+    """Set ``__cause__``, whatever the error's class has made of attributes."""
+    BaseException.__dict__["__cause__"].__set__(error, cause)
 
 
 def _names(error: BaseException) -> tuple[str, str]:
     """Return an error's type name and message, whatever its ``__str__`` does."""
     kind = type(error)
     try:
-        message = str(error)
+        message = "".join(str(error))  # a plain string, whatever __str__ has returned
     except Exception:
         message = "<no message: its __str__ raised>"
     return f"{kind.__module__}.{kind.__qualname__}", message

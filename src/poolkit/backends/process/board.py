@@ -17,7 +17,7 @@ FLAGS: Final = 4096
 """How many items may be outstanding at a worker: each has a flag of its own on the board."""
 
 # Words of eight bytes. Those of the two writers stand in different cache lines.
-_SERIAL, _START, _ENDED = 0, 1, 2
+_SERIAL, _START, ENDED = 0, 1, 2
 _ATTENTION = 8
 _FIRST_FLAG: Final = 128  # in bytes
 SIZE: Final = _FIRST_FLAG + FLAGS
@@ -76,8 +76,8 @@ class Board:
 
     @property
     def ended(self) -> int:
-        """The item with which the worker has ended a chunk last."""
-        return self.words[_ENDED]
+        """The item whose call has ended last; its result may still be on its way."""
+        return self.words[ENDED]
 
     def flag(self, serial: int) -> None:
         """Ask the worker to pass over an item; true only after `call_attention` and `barrier`."""
@@ -103,10 +103,6 @@ class Board:
             return words[_ATTENTION]
 
         return stamp
-
-    def end_chunk(self, serial: int) -> None:
-        """Say that this item, the last of a chunk, has ended."""
-        self.words[_ENDED] = serial
 
     def flagged(self, serial: int) -> bool:
         """Whether the parent wants the item passed over."""

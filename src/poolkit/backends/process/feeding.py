@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, Final, cast
 
+from ..._backend import Batch
 from ..._errors import PoolBrokenError
 from .._pending import PendingQueue
 from . import steps
@@ -33,6 +34,8 @@ MOST_AHEAD: Final = 128
 _MOST_ITEMS: Final = 1024
 # What is behind an item that has run for so long, in seconds, is taken back.
 STUCK: Final = 0.005
+# A worker that was sent work and has not begun it after so long, in seconds, gets it taken away.
+MUTE: Final = 0.5
 # So many workers in a row that end before they are of any use break the pool.
 MOST_FAILURES: Final = 3
 
@@ -74,23 +77,40 @@ class Feeding:
         self.failures = 0
         self.least_limit = math.inf
         self.endings: deque[Ending] = deque()
+        self.unfinished = False
+        """Whether books are being changed: if nobody is at it, an interrupt has struck there."""
+        self.feeding = False
         self._made = 0
         self.step = steps.counter("PARENT")
         self.loop = Loop(cast(Any, self), start)  # the layers above complete it
 
     def feed(self) -> None:
         """Send pending items to workers with room, and have workers started if there are few."""
+        if self.feeding:  # by this thread, further down its stack: a finalizer has called
+            self.loop.wake()
+            return
+        self.feeding = True
+        try:
+            self._feed()
+        finally:
+            self.feeding = False
+
+    def _feed(self) -> None:
         while True:
+            if self.unfinished:
+                self.repair()
             self._feed_once()
-            self.room = self.pending.peek() is None or self._with_room() is not None
+            head = self.pending.peek()
+            self.room = head is None or self._with_room(head) is not None
             # Somebody may have added to the queue, and looked at `room`, just before that.
             if not self.room or self.pending.peek() is None:
                 return
 
     def _feed_once(self) -> None:
         pending = self.pending
-        while pending.peek() is not None:
-            worker = self._with_room()
+        self.unfinished = True
+        while (head := pending.peek()) is not None:
+            worker = self._with_room(head)
             if worker is None or not self._assign(worker):
                 break
         if self.closing and pending.peek() is None:
@@ -100,14 +120,16 @@ class Feeding:
                     self.dismiss(worker)
         if pending.peek() is not None and self.broken is None:
             self._staff()
+        self.unfinished = False
 
-    def _with_room(self) -> Worker | None:
-        """Return who should be sent more, if anybody.
+    def _with_room(self, head: Batch) -> Worker | None:
+        """Return who should be sent `head`, the next batch, if anybody.
 
         Of the idle the one that was busy last, so that the others may stay asleep; else the one
-        with the least to do, if that is little.
+        with the least to do, if that is little. What is large waits for an idle one.
         """
         best: Worker | None = None
+        large = head.parcel.large
         for worker in self.workers:
             if worker.state is not State.READY:
                 continue
@@ -116,8 +138,10 @@ class Feeding:
                 if best is None or best.books or worker.seen_at > best.seen_at:
                     best = worker
             elif (
-                (best is None or (best.books and worker.load < best.load))
+                not large
+                and (best is None or (best.books and worker.load < best.load))
                 and worker.load < AHEAD / 2
+                and not worker.channel.unsent
                 and books.outstanding < MOST_AHEAD // 2
             ):
                 best = worker
@@ -137,6 +161,8 @@ class Feeding:
             if batch is None:
                 break
             parcel: Parcel = batch.parcel
+            if parcel.large and books:
+                break
             mean = parcel.function.mean
             count = len(batch.todo)
             if count > 1 and 0.0 < mean < math.inf:
@@ -156,12 +182,14 @@ class Feeding:
             worker.quota -= count
             worker.load += count * mean
             made.append(assignment)
+            if parcel.large:
+                break
         if made:
             if self.step is not None:
                 self.step()
             self._send(worker, made)
-            if first - books.assignments[0].first > 1:
-                self.loop.look_within(STUCK)
+            ahead = first - books.assignments[0].first > 1
+            self.loop.look_within(STUCK if ahead else MUTE)
         return bool(made)
 
     def _send(self, worker: Worker, assignments: Sequence[Assignment]) -> None:
@@ -175,8 +203,8 @@ class Feeding:
                 name = function.number, None if known else function.data
                 worker.known.add(function.number)
             entries = assignment.batch.items if parcel.entries is None else parcel.entries
-            if len(entries) != len(numbers) or HOLE in numbers:
-                # What was taken back just now has its flag set, and is passed over.
+            if len(entries) > 1 and numbers != list(range(len(entries))):
+                # A part of them. What was taken back just now has its flag set, and is passed over.
                 entries = [() if n == HOLE else entries[n] for n in numbers]
             message.append(
                 (assignment.first, name, parcel.kwargs, parcel.limit, parcel.hold, entries)
@@ -191,13 +219,20 @@ class Feeding:
         elif not worker.channel.flush():
             self.loop.wake()
 
-    def send_unsent(self) -> None:
-        """Send what an interrupt has kept from being sent."""
+    def repair(self) -> None:
+        """Finish what an interrupt has left half done, in the order in which it was begun."""
         for worker in self.workers:
-            unsent = [a for a in worker.books.assignments if not a.sent and a.numbers]
+            assignments = worker.books.assignments
+            while assignments and not assignments[-1].numbers:
+                assignments.pop()
+            unsent = [assignment for assignment in assignments if not assignment.sent]
             if unsent:
                 worker.known.clear()  # whatever of it is true
                 self._send(worker, unsent)
+            elif worker.quota < 1:
+                self.dismiss(worker)
+        self.loop.mend_starts()
+        self.unfinished = False
 
     def dismiss(self, worker: Worker) -> None:
         """Let a worker end when it has done what it has."""
@@ -234,8 +269,7 @@ class Feeding:
         self._failed_start(failure)
 
     def _failed_start(self, failure: BaseException) -> None:
-        self.failures += 1
-        if self.failures >= MOST_FAILURES or not self.workers:
+        if not self.workers:  # else, those that are there go on, and it is tried again
             self.break_down(f"a worker could not be started: {failure}", failure)
 
     def break_down(self, reason: str, cause: BaseException | None = None) -> None:

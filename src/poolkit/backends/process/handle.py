@@ -35,16 +35,22 @@ _main_lock = threading.Lock()
 def _without_a_main_that_is_no_file() -> Iterator[None]:
     """Hide that ``__main__`` came from a pipe: multiprocessing would look for a file "<stdin>"."""
     main = sys.modules.get("__main__")
-    path = getattr(main, "__file__", None)
-    if path is None or not path.startswith("<"):
-        yield
-        return
     with _main_lock:
+        path = getattr(main, "__file__", None)
+        if path is None or not path.startswith("<"):
+            yield
+            return
         vars(main).pop("__file__", None)
         try:
             yield
         finally:
             vars(main)["__file__"] = path
+
+
+def forget_parent() -> None:
+    """In a forked child, which may have been forked under the lock: renew it."""
+    global _main_lock  # noqa: PLW0603
+    _main_lock = threading.Lock()
 
 
 class State(enum.IntEnum):
@@ -63,6 +69,8 @@ class Worker:
     def __init__(self, name: str, quota: float, scratch: memoryview) -> None:
         self.name = name
         self.state = State.STARTING
+        self.launched = False
+        """Whether somebody has begun to start its process."""
         self.seen_at = 0.0
         """When it last sent something, or was sent work while it had none."""
         self.books = Books()
@@ -118,8 +126,8 @@ class Worker:
         )
         with _without_a_main_that_is_no_file():
             process.start()
-        self.process = process
         self.pid = process.pid
+        self.process = process
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):  # it has ended already, or may not be watched
                 self.pidfd = os.pidfd_open(process.pid)
@@ -136,7 +144,7 @@ class Worker:
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and, if it leads one, to its group."""
-        if self.process is None:
+        if not self.pid:  # 0 would mean our own group
             return
         # A worker that said that it is ready leads its group.
         if _HAS_GROUPS and self.state is not State.STARTING and self._leads_group():

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import marshal
 import math
+import queue
 import selectors
 import signal
 import socket
@@ -19,7 +20,6 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 from ..._backend import Batch, Record, make_record
-from ..._errors import TaskSerializationError
 from .._serialization import load_error, load_result
 from .channel import make_scratch
 from .handle import State, Worker
@@ -29,6 +29,10 @@ _log = logging.getLogger("poolkit")
 # How long to wait for the exit code of a process that is known to have ended, in seconds. The
 # server that forks the workers tells it at once, unless it is gone itself.
 _CODE_PATIENCE: Final = 1.0
+# How often to look at workers that have work, even if nothing happens, in seconds.
+_DROWSE: Final = 0.4
+# How long a worker may take to end once it was told to, in seconds: its own exit handlers run then.
+_EXIT_PATIENCE: Final = 15.0
 
 Packed = list[tuple[int, Any, bytes | None, float, float]]
 """Results as they came: number, value, error, start and duration of each."""
@@ -60,7 +64,10 @@ class Ending:
 
     def report(self) -> None:
         """Settle the item."""
-        error = self.make_error()
+        try:
+            error = self.make_error()
+        except BaseException as failure:  # it runs the arguments' code
+            error = failure
         record = Record(self.number, None, error, self.start, self.duration, self.worker)
         self.batch.report([record])
 
@@ -72,6 +79,8 @@ class Scheduler(Protocol):
     step: Callable[[], None] | None
     workers: list[Worker]
     closing: bool
+    unfinished: bool
+    feeding: bool
     endings: "deque[Ending]"
 
     @property
@@ -85,7 +94,7 @@ class Scheduler(Protocol):
     def rebalance(self, now: float) -> float: ...
     def bury(self, worker: Worker) -> None: ...
     def feed(self) -> None: ...
-    def send_unsent(self) -> None: ...
+    def repair(self) -> None: ...
     def break_down(self, reason: str, cause: BaseException | None = None) -> None: ...
 
 
@@ -105,12 +114,13 @@ class Loop:
         self._newcomers: deque[Worker] = deque()
         self._ended: deque[Worker] = deque()
         self._look_at = -math.inf
-        self._mend = False
+        self._calls: deque[tuple[Callable[[], bool], queue.SimpleQueue[bool]]] = deque()
         self._selector: selectors.BaseSelector | None = None
         self._alarm: socket.socket | None = None
         self._bell: socket.socket | None = None
         self._rung = False
         # The loop's own.
+        self._deliveries: list[Delivery] = []
         self._watched: set[Worker] = set()
 
     # -- for other threads ----------------------------------------------------------------------
@@ -130,20 +140,25 @@ class Loop:
             self._look_at = -math.inf
             self._rung = False
             self._thread = threading.Thread(target=self._run, name="poolkit-processes", daemon=True)
+            self._runs = True  # before an interrupt can strike in `start`, which waits
             try:
                 self._thread.start()
             except RuntimeError:  # no more threads, or the interpreter is about to end
                 self._close()
                 raise
-            self._runs = True
 
     def wake(self) -> None:
         """Have the loop look at everything now."""
         bell = self._bell
         if not self._rung and bell is not None:
-            self._rung = True
-            with contextlib.suppress(OSError):  # full, or just closed: it looks anyway
+            try:
+                self._rung = True
                 bell.send(b"!")
+            except OSError:  # full, or just closed: it looks anyway
+                pass
+            except BaseException:  # an interrupt, perhaps before it was sent
+                self._rung = False
+                raise
 
     def look_within(self, seconds: float) -> None:
         """Have the loop look at everything within so many seconds."""
@@ -152,32 +167,60 @@ class Loop:
 
     def mend(self) -> None:
         """Have the loop do what an interrupt may have kept a caller from."""
-        self._mend = True
         self._rung = False
         self.wake()
+
+    def call(self, function: Callable[[], bool]) -> bool:
+        """Have the loop call a function with the lock held; return what it returned.
+
+        False if there is no loop, and so nothing for it to be called on.
+        """
+        if threading.current_thread() is self._thread:
+            with self._lock:
+                return function()
+        answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._calls.append((function, answer))
+        self.mend()
+        while self._runs:
+            with contextlib.suppress(queue.Empty):
+                return answer.get(timeout=1.0)
+        return False
 
     def join(self) -> None:
         """Wait for the thread's end."""
         for thread in (self._thread, self._starter):
-            if thread is not None and thread is not threading.current_thread():
+            if thread is not None and thread.ident not in (None, threading.get_ident()):
                 thread.join()
 
     def start_worker(self, worker: Worker) -> None:
         """Have a worker's process started, by a thread that may take its time. With the lock."""
         self._to_start.append(worker)
         if self._starter is None:
-            starter = threading.Thread(
-                target=self._start_workers, name="poolkit-starter", daemon=True
-            )
-            self._starter = starter
-            try:
-                starter.start()
-            except RuntimeError:  # no more threads: the loop does it itself
-                self._starter = None
-                self.wake()
+            self._new_starter()
 
-    def abandon(self) -> None:
+    def _new_starter(self) -> None:
+        self._starter = threading.Thread(
+            target=self._start_workers, name="poolkit-starter", daemon=True
+        )
+        try:
+            self._starter.start()
+        except RuntimeError:  # no more threads: the loop does it itself
+            self._starter = None
+            self.wake()
+
+    def mend_starts(self) -> None:
+        """Start what an interrupt has kept from being started. With the lock."""
+        for worker in self._pool.workers:
+            forgotten = worker.state is State.STARTING and not worker.launched
+            if forgotten and worker not in self._to_start:
+                self._to_start.append(worker)
+        starter = self._starter
+        if self._to_start and (starter is None or not starter.is_alive()):
+            self._new_starter()
+
+    def abandon(self, lock: "threading.RLock") -> None:
         """In a forked child: close what was inherited."""
+        self._lock = lock
         self._runs = False
         self._thread = self._starter = None
         for end in (self._selector, self._alarm, self._bell):
@@ -195,6 +238,7 @@ class Loop:
                     self._starter = None
                     return
                 worker = self._to_start.popleft()
+                worker.launched = True
             failure: BaseException | None = None
             try:
                 self._reached()
@@ -231,14 +275,14 @@ class Loop:
     def _fail(self, error: BaseException) -> None:
         """End as well as can be after a mistake of our own: nobody may wait for ever."""
         with self._lock:
-            self._pool.break_down(f"its loop has failed: {error!r}", error)
+            self._pool.break_down(f"its loop has failed: {type(error).__name__}", error)
             for worker in list(self._pool.workers):
                 worker.signal(signal.SIGKILL)
                 if worker.process is not None:
                     worker.process.join()
                 self._pool.bury(worker)
             self._close()
-        self._report([])
+        self._report(self._deliveries)
 
     def _turn(self) -> bool:
         """Wait for something, deal with all that is there, and say whether to go on."""
@@ -256,7 +300,7 @@ class Loop:
             elif events & selectors.EVENT_READ:
                 arrivals.append((worker, self._read(worker)))
             del worker
-        deliveries: list[Delivery] = []
+        deliveries = self._deliveries
 
         def read(worker: Worker) -> None:
             deliveries.extend(self._take_in(worker, self._read(worker)))
@@ -268,27 +312,44 @@ class Loop:
                 self._watch(self._newcomers.popleft())
             for worker, messages in arrivals:
                 deliveries += self._take_in(worker, messages)
-            if self._mend:
-                self._mend = False
-                pool.send_unsent()
+            if pool.unfinished:
+                pool.repair()
+            while self._calls:
+                function, answer = self._calls.popleft()
+                answer.put(function())
             now = time.monotonic()
             self._bury_the_dead(now, deliveries)
             self._finish_off(now)
             pause = min(pool.late(now, read), pool.rebalance(now))
+            pool.feeding = False  # whatever an interrupt may have left
             pool.feed()
             self._send()
             for worker in pool.workers:
+                if worker.state is State.LEAVING and not worker.books:
+                    worker.kill_at = min(worker.kill_at, now + _EXIT_PATIENCE)
                 pause = min(pause, worker.kill_at - now)
                 pause = min(pause, worker.dead_since + _CODE_PATIENCE - now)
-            self._look_at = now + pause
+            self._look_at = now + self._drowse(pause, now)
             inline = self._to_start and self._starter is None
             done = pool.done
+            if done:
+                self._runs = False
+                done = pool.done  # who dispatches queues first, and then looks whether we run
+                self._runs = not done
             if done:
                 self._close()
         if inline:
             self._start_workers()
         self._report(deliveries)
         return not done
+
+    def _drowse(self, pause: float, now: float) -> float:
+        """Look now and then while there is work, so that `look_within` need not wake us each time.
+
+        An idle pool sleeps.
+        """
+        active = any(now - worker.seen_at < 2 * _DROWSE for worker in self._pool.workers)
+        return min(pause, _DROWSE) if active else pause
 
     def _read(self, worker: Worker, *, to_the_end: bool = False) -> list[Any]:
         contents = worker.channel.receive(to_the_end=to_the_end)
@@ -389,20 +450,23 @@ class Loop:
         deliveries.reverse()
         while deliveries:
             batch, worker, packed = deliveries.pop()
-            batch.report(_unpack(worker, packed))
+            batch.report([_unpack(worker, *each) for each in packed])
             del batch, packed  # and keep nothing while waiting for more
         while self._pool.endings:
             self._pool.endings.popleft().report()
 
 
-def _unpack(worker: str, packed: Packed) -> list[Record]:
-    records: list[Record] = []
-    for number, entry, error, start, duration in packed:
-        value, failure = entry, None if error is None else load_error(error)
-        if type(entry) is tuple:
-            try:
-                value = load_result(cast(tuple[bytes], entry)[0])
-            except TaskSerializationError as refusal:
-                value, failure = None, refusal
-        records.append(make_record((number, value, failure, start, duration, worker)))
-    return records
+def _unpack(
+    worker: str, number: int, entry: Any, error: bytes | None, start: float, duration: float
+) -> Record:
+    """Unpickle a result or an error; whatever goes wrong there is the item's own failure."""
+    value: Any = entry
+    failure: BaseException | None = None
+    try:
+        if error is not None:
+            failure = load_error(error)
+        elif type(entry) is tuple:
+            value = load_result(cast(tuple[bytes], entry)[0])
+    except BaseException as refusal:  # it runs code of the user's
+        value, failure = None, refusal
+    return make_record((number, value, failure, start, duration, worker))

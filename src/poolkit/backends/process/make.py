@@ -10,7 +10,7 @@ from ..._checks import check_positive_int, check_seconds
 from ..._cpu import available_cpus
 from ..._errors import UnsupportedError
 from .. import _serialization
-from . import worker
+from . import handle, worker
 from .memory import can_be_measured
 from .parcel import Packer, main_can_be_imported
 from .pool import ProcessBackend
@@ -98,6 +98,7 @@ def _forget_parent() -> None:
     for pool in list(_pools):
         pool.abandon()
     _pools.clear()
+    handle.forget_parent()
     forget_server()
 
 

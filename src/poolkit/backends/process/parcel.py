@@ -5,6 +5,7 @@ plain values. Whatever is not one of `PLAIN` is pickled, each piece by itself, s
 fails alone: an entry of a message is a plain value, or pickled bytes in disguise (see `Entry`).
 """
 
+import itertools
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,10 @@ value, or a tuple that holds the bytes of the pickled value."""
 # A program that makes modules without end must not fill the workers' memory.
 _MOST_FUNCTIONS: Final = 2000
 _MOST_PARCELS: Final = 64
+# Bytes from which on arguments are large: they are sent to an idle worker only, and alone.
+LARGE: Final = 64 * 1024
+# What one piece may measure; marshal can't do more.
+MOST_BYTES: Final = 2**31 - 1024
 
 
 class Function:
@@ -53,7 +58,7 @@ class Parcel:
     each costs the collector time.
     """
 
-    __slots__ = ("entries", "fn", "function", "hold", "kwargs", "limit")
+    __slots__ = ("entries", "fn", "function", "hold", "kwargs", "large", "limit")
 
     def __init__(
         self,
@@ -70,6 +75,7 @@ class Parcel:
         self.kwargs = kwargs
         self.entries = entries
         """One for each of the batch's items; None if the items are plain, and their own entries."""
+        self.large = entries is not None and sum(map(len, entries)) > LARGE
         self.limit = limit
         self.hold = hold
         """Whether results may be held back, and so lost and repeated."""
@@ -84,8 +90,9 @@ class Packer:
 
     def __init__(self, main_is_shared: bool) -> None:
         self._main_is_shared = main_is_shared
-        # Grows by single, atomic operations; two threads may number one function twice.
+        # Both change by single, atomic operations; a number may be left out, but never given twice.
         self._functions: dict[Any, Function] = {}
+        self._numbers = itertools.count(1)
         self._by_value = Function(0, b"")
 
     def _function(self, fn: Callable[..., Any]) -> tuple[Function, bytes | None]:
@@ -102,7 +109,7 @@ class Packer:
         data = dump_task("the function", fn, by_value=hidden)
         if hidden or not named or not _is_global(fn) or len(self._functions) >= _MOST_FUNCTIONS:
             return self._by_value, data
-        known = self._functions[fn] = Function(len(self._functions) + 1, data)
+        known = self._functions.setdefault(fn, Function(next(self._numbers), data))
         return known, None
 
     def pack(self, batch: Batch) -> tuple[Parcel, dict[int, TaskSerializationError] | None]:
@@ -142,18 +149,24 @@ class Packer:
                 entries.append(args if _all_plain((args,)) else self._dump(args))
             except TaskSerializationError as error:
                 refused[number] = error
-                entries.append(None)
+                entries.append(b"")
         return entries, refused
 
     def _dump(self, arguments: object) -> bytes:
-        return dump_task("the arguments", arguments, prefer_value=not self._main_is_shared)
+        data = dump_task("the arguments", arguments, prefer_value=not self._main_is_shared)
+        if len(data) > MOST_BYTES:
+            raise TaskSerializationError(
+                "the arguments", f"they are {len(data):,} bytes", "Pass the path of a file instead"
+            )
+        return data
 
 
 def _all_plain(items: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether all arguments of all items are plain."""
+    """Whether all arguments of all items are plain, and none is large."""
     for args in items:
         for arg in args:
-            if type(arg) not in PLAIN:
+            kind = type(arg)
+            if kind not in PLAIN or ((kind is bytes or kind is str) and len(arg) > LARGE):
                 return False
     return True
 

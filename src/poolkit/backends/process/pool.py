@@ -11,6 +11,7 @@ waits and reads, `handle` knows one process, and `worker` is what runs there.
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable, Collection
 from functools import partial
@@ -20,6 +21,7 @@ from typing import Any
 from ..._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from ..._errors import TaskSerializationError
 from .handle import State, Worker
+from .loop import Ending
 from .parcel import Packer
 from .settling import Settling
 
@@ -66,7 +68,8 @@ class ProcessBackend(Settling, Backend):
             self.pending.plain.append(batch)
         limit = batch.options.task_timeout
         if limit is not None and limit < self.least_limit:
-            self.least_limit = limit
+            with self.lock:
+                self.least_limit = min(limit, self.least_limit)
         self.loop.start()
         if self.room:
             try:
@@ -110,19 +113,25 @@ class ProcessBackend(Settling, Backend):
             return numbers
 
     def stop(self, batch: Batch, number: int, error: BaseException) -> bool:
+        # The main thread may be interrupted anywhere; so it leaves that to the loop.
+        if threading.current_thread() is threading.main_thread():
+            return self.loop.call(partial(self._stop, batch, number, error))
         with self.lock:
-            for worker in self.workers:
-                serial = worker.books.serial_of(batch, number)
-                if serial is not None:
-                    break
-            else:
-                return False
-            start = worker.board.start
-            if not self.condemn(worker, serial):
-                return False
+            stopped = self._stop(batch, number, error)
         self.loop.wake()
-        batch.report([Record(number, None, error, start, time.monotonic() - start, worker.name)])
-        return True
+        return stopped
+
+    def _stop(self, batch: Batch, number: int, error: BaseException) -> bool:
+        for worker in self.workers:
+            serial = worker.books.serial_of(batch, number)
+            if serial is not None:
+                start = worker.board.start
+                if not self.condemn(worker, serial):
+                    return False
+                spent = time.monotonic() - start
+                self.endings.append(Ending(batch, number, lambda: error, start, spent, worker.name))
+                return True
+        return False
 
     def running(self) -> list[Running]:
         found: list[Running] = []
@@ -167,9 +176,12 @@ class ProcessBackend(Settling, Backend):
     def abandon(self) -> None:
         """In a forked child: close what was inherited. Takes no lock: its holder is not here."""
         self.closing = True
-        for worker in list(self.workers):
+        self.lock = threading.RLock()
+        workers, self.workers = self.workers, []
+        for worker in workers:
             worker.abandon()
-        self.loop.abandon()
+        self.pending.clear()
+        self.loop.abandon(self.lock)
 
 
 def _report(batch: Batch, numbers: Collection[int], error: BaseException) -> None:

@@ -13,12 +13,14 @@ from typing import Any, Final
 from ..._backend import Batch
 from ..._errors import PoolBrokenError, TaskTimeoutError
 from .board import CONDEMNED, LOOK, barrier
-from .feeding import STUCK, Feeding
+from .feeding import MUTE, STUCK, Feeding
 from .handle import State, Worker
 from .loop import Ending
 
 # What waits behind an item that has run for so long, in seconds, is shared with an idle worker.
 _IMPATIENT: Final = 0.002
+# A worker that begins nothing for so long, in seconds, while it should, is replaced.
+_DEAF: Final = 5.0
 
 
 class Recalling(Feeding):
@@ -53,7 +55,8 @@ class Recalling(Feeding):
             if self.broken is not None:
                 self.fail(batch, numbers)
             else:
-                batch.todo.extend(sorted(numbers, reverse=True))
+                batch.todo.extend(numbers)
+                batch.todo.sort(reverse=True)
         if self.broken is None:
             self.pending.push_first(list(batches))
 
@@ -72,35 +75,42 @@ class Recalling(Feeding):
             return False
         if self.step is not None:
             self.step()
-        worker.state = State.CONDEMNED
         books.take(assignment, serial)
-        rest = [s for _, s in books.live(serial)]
-        self.send_elsewhere(self.take_back(worker, rest))
-        if self.kill_grace > 0:
-            worker.signal(signal.SIGTERM)
-            worker.kill_at = time.monotonic() + self.kill_grace
-        else:
-            worker.signal(signal.SIGKILL)
-        self.feed()
+        self._end(worker, serial)
         return True
+
+    def _end(self, worker: Worker, serial: int) -> None:
+        """Make a worker end that has its attention word set, and begins nothing after `serial`."""
+        worker.state = State.CONDEMNED
+        # It may have said that it is at the next item, before it saw that it must not begin it. So
+        # the board has no say in this.
+        books = worker.books
+        rest = [(a.batch, books.take(a, s)) for a, s in list(books.live(serial))]
+        self.send_elsewhere(rest)
+        grace = self.kill_grace
+        worker.kill_at = time.monotonic() + grace
+        worker.signal(signal.SIGTERM if grace > 0 else signal.SIGKILL)
+        self.feed()
 
     def rebalance(self, now: float) -> float:
         """Take back what waits behind a slow item; return when to look again, in seconds."""
-        if not any(len(w.books.assignments) > 1 or w.books.outstanding > 1 for w in self.workers):
+        if not any(worker.books for worker in self.workers):
             return math.inf
         idle = self.pending.peek() is None and (
             any(w.state is State.READY and not w.books for w in self.workers)
         )
         patience = _IMPATIENT if idle else STUCK
         look = math.inf
-        for worker in self.workers:
+        for worker in list(self.workers):
             if not worker.books or worker.state >= State.CONDEMNED:
                 continue
             begun = worker.board.serial
             if worker.books.next - 1 <= begun:  # nothing waits
                 continue
-            # Since it has begun the item or, if it is at none, since it was last seen at work.
-            age = now - (worker.board.start if worker.books.find(begun) else worker.seen_at)
+            if worker.books.find(begun) is None or worker.board.ended >= begun:
+                look = min(look, self._look_at_mute(worker, begun, now))
+                continue
+            age = now - worker.board.start
             if age < patience:
                 look = min(look, patience - age)
                 continue
@@ -113,6 +123,27 @@ class Recalling(Feeding):
             worker.load = math.inf  # it gets nothing more before it has shown up again
             self.send_elsewhere(taken)
         return look
+
+    def _look_at_mute(self, worker: Worker, begun: int, now: float) -> float:
+        """Take back what a worker has not begun though nothing keeps it; return as `rebalance`.
+
+        It may be stopped, or a thread that a task has left there may hold its interpreter. If it
+        does nothing for long, it is ended. A large message may take its time, and so may a result.
+        """
+        age = now - max(worker.seen_at, worker.board.start)
+        if worker.channel.unsent or worker.board.serial != begun:
+            return MUTE
+        if age < MUTE:
+            return MUTE - age
+        waiting = [serial for _, serial in worker.books.live(begun)]
+        if waiting:
+            self.send_elsewhere(self.take_back(worker, waiting))
+            worker.load = math.inf
+        elif age > _DEAF and worker.books.find(begun) is None:
+            worker.board.call_attention(CONDEMNED)
+            self._end(worker, worker.books.next)
+            return 0.0
+        return max(MUTE, _DEAF - age)
 
     def _unflag(self, worker: Worker, end: int) -> None:
         """Free the flags of items that a worker has passed."""
@@ -142,6 +173,8 @@ class Recalling(Feeding):
                 continue
             limit, start = assignment.parcel.limit, worker.board.start
             left = start + limit - now
+            if worker.board.ended >= begun:  # in time, or nearly so; its result is on its way
+                left = max(left, MUTE)
             if left > 0:
                 look = min(look, left)
                 continue

@@ -1,5 +1,6 @@
 """What comes back from workers: results, farewells, deaths; and what becomes of their items."""
 
+import math
 import time
 from functools import partial
 from typing import Any
@@ -40,6 +41,7 @@ class Settling(Recalling):
             else:
                 books.pass_first()
             packed: Packed = []
+            spent = 0.0
             for index in range(low, high):
                 number, numbers[index] = numbers[index], HOLE
                 if number == HOLE:
@@ -51,11 +53,12 @@ class Settling(Recalling):
                     if error is None:  # its flag was set just too late for us, in time for it
                         skipped.append((assignment.batch, number))
                         continue
-                packed.append((number, values[at], error, start, times[at + 1] - start))
+                duration = times[at + 1] - start
+                spent += duration
+                packed.append((number, values[at], error, start, duration))
             if packed:
                 deliveries.append((assignment.batch, worker.name, packed))
-            spent = times[high + offset] - times[low + offset]
-            assignment.parcel.function.observe(spent / (high - low))
+                assignment.parcel.function.observe(spent / len(packed))
             serial = assignment.first + high
         if worker.flagged:
             self._unflag(worker, end)
@@ -77,11 +80,13 @@ class Settling(Recalling):
             worker.state = State.LEAVING
         books = worker.books
         self.send_elsewhere([(a.batch, books.take(a, s)) for a, s in list(books.live(last))])
+        books.assignments.clear()
 
     def bury(self, worker: Worker) -> None:
         """Settle the books of a worker that has ended, and of which all has been read."""
         self.workers.remove(worker)
         was, worker.state = worker.state, State.DEAD
+        worker.kill_at = math.inf
         books, begun, ended = worker.books, worker.board.serial, worker.board.ended
         again: list[tuple[Any, int]] = []
         charged = False

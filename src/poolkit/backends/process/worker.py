@@ -17,16 +17,16 @@ from multiprocessing import reduction
 from typing import Any, Final
 
 from ..._describe import describe_call
-from ..._errors import TaskAbortedError, TaskTimeoutError
+from ..._errors import TaskAbortedError, TaskSerializationError, TaskTimeoutError
 from ..._task import Run, TaskCancelled, threads
 from .._serialization import dump_error, dump_result, load_task
 from .._tracebacks import without_our_frame
 from . import steps
-from .board import Board, register_for_barriers
+from .board import ENDED, Board, register_for_barriers
 from .channel import WorkerEnd
 from .lifeline import end_with, lead_group
 from .memory import resident_bytes
-from .parcel import PLAIN
+from .parcel import LARGE, MOST_BYTES, PLAIN
 
 # Results of a chunk are sent at this pace, in seconds of work.
 HOLD: Final = 0.002
@@ -54,6 +54,14 @@ class Inherited:
 
 def _receive(duplicate: Any) -> Inherited:
     return Inherited(duplicate.detach())
+
+
+def _checked(data: bytes) -> bytes:
+    if len(data) > MOST_BYTES:
+        raise TaskSerializationError(
+            "the result", f"it is {len(data):,} bytes", "Return the path of a file instead"
+        )
+    return data
 
 
 class _Call:
@@ -131,7 +139,7 @@ class _Worker:
     def _work(self, fn: Any, kwargs: bytes | None, call: _Call, hold: bool, entries: Any) -> bool:
         """Run an assignment's items; False if this worker is to end before the next."""
         stamp, clock, reached, run = self._stamp, time.monotonic, self._step, self._run
-        values, times = self._values, self._times
+        values, times, ended = self._values, self._times, self._board.words
         run.batch = call
         function: Any = None
         keywords: dict[str, Any] = {}
@@ -164,8 +172,9 @@ class _Worker:
                     keywords = {} if kwargs is None else load_task("the arguments", kwargs)
                 args = load_task("the arguments", entry) if type(entry) is bytes else entry
                 value = function(*args, **keywords)
-                if type(value) not in PLAIN:
-                    value = (dump_result(value),)
+                kind = type(value)
+                if kind not in PLAIN or ((kind is bytes or kind is str) and len(value) > LARGE):
+                    value = (_checked(dump_result(value)),)
             except BaseException as caught:
                 self._errors[serial] = self._pack_error(caught, function, args or (), call)
                 value = None
@@ -177,8 +186,7 @@ class _Worker:
             times.append(end)
             values.append(value)
             value = None
-            if hold and not entries:
-                self._board.end_chunk(serial)
+            ended[ENDED] = serial
             if not hold or end - self._sent > HOLD:
                 self._send()
                 if reached is not None:
