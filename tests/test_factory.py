@@ -274,13 +274,18 @@ def test_wrong_options_of_threads(
         ),
         ({"max_tasks_per_child": 0}, ValueError, "max_tasks_per_child must be greater than 0"),
         ({"max_tasks_per_child": True}, TypeError, "max_tasks_per_child must be an int"),
+        ({"max_worker_memory": 0}, ValueError, "max_worker_memory must be greater than 0"),
+        ({"max_worker_memory": "1G"}, TypeError, "max_worker_memory must be an int"),
+        ({"kill_grace": -1}, ValueError, "kill_grace must be at least 0"),
+        ({"kill_grace": "1"}, TypeError, "kill_grace must be a number of seconds"),
         (
             {"max_tasks_per_child": 1, "start_method": "fork"},
             ValueError,
             "max_tasks_per_child",
         ),
     ],
-    ids=["unknown", "type", "both", "zero", "bool", "fork"],
+    ids=["unknown", "type", "both", "zero", "bool", "memory", "memory type", "grace", "grace type"]
+    + ["fork"],
 )
 def test_wrong_options_of_processes(
     options: dict[str, Any], error: type[Exception], message: str
@@ -303,6 +308,23 @@ def start_method() -> str | None:
 def test_processes_are_not_forked_from_threads() -> None:
     with make_executor("process", 1) as pool:
         assert pool.submit(start_method).result() != "fork"
+
+
+@pytest.mark.parametrize("kind", ["inline", "thread"])
+def test_workers_that_can_not_be_ended(kind: str) -> None:
+    with make_executor(kind) as pool:
+        with pytest.raises(UnsupportedError, match=r"terminate_workers\(\)"):
+            pool.terminate_workers()
+        with pytest.raises(UnsupportedError, match=r"kill_workers\(\)"):
+            pool.kill_workers()
+        assert pool.submit(tasks.square, 2).result() == 4
+
+
+def test_a_view_does_not_end_the_workers_of_its_pool() -> None:
+    with make_executor("process", 1) as pool:
+        with pytest.raises(UnsupportedError, match="on the pool itself"):
+            pool.with_options(task_timeout=5).kill_workers()
+        assert pool.submit(tasks.square, 2).result() == 4
 
 
 def test_processes_retire() -> None:
