@@ -284,8 +284,6 @@ def test_wrong_options_of_threads(
             "max_tasks_per_child",
         ),
     ],
-    ids=["unknown", "type", "both", "zero", "bool", "memory", "memory type", "grace", "grace type"]
-    + ["fork"],
 )
 def test_wrong_options_of_processes(
     options: dict[str, Any], error: type[Exception], message: str

@@ -90,11 +90,16 @@ class Worker:
         self.pid: int = 0
         self.process: Any = None
         self.pidfd: int | None = None
-        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as undo:  # descriptors may run out at any of these
+            self._lifeline_end, self._lifeline = os.pipe()
+            undo.callback(os.close, self._lifeline_end)
+            undo.callback(os.close, self._lifeline)
+            self.board, self._board_descriptor = Board.make()
+            undo.callback(os.close, self._board_descriptor)
+            ours, theirs = socket.socketpair()
+            undo.pop_all()
         self.channel = ParentEnd(ours, scratch)
         self._theirs: socket.socket | None = theirs
-        self.board, self._board_descriptor = Board.make()
-        self._lifeline_end, self._lifeline = os.pipe()
         self._started_by: int | None = None
 
     def start(

@@ -338,6 +338,7 @@ class Loop:
                 self._runs = not done
             if done:
                 self._close()
+                self._start = _no_more  # and let go of the initializer's arguments
         if inline:
             self._start_workers()
         self._report(deliveries)
@@ -454,6 +455,10 @@ class Loop:
             del batch, packed  # and keep nothing while waiting for more
         while self._pool.endings:
             self._pool.endings.popleft().report()
+
+
+def _no_more(worker: Worker) -> None:
+    raise RuntimeError(f"{worker.name} is not started: its pool has been shut down")
 
 
 def _unpack(
