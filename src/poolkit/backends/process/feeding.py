@@ -21,8 +21,9 @@ from . import steps
 from .board import FLAGS
 from .books import HOLE, Assignment
 from .channel import frame
+from .endings import Ending
 from .handle import State, Worker
-from .loop import Ending, Loop
+from .loop import Loop
 from .parcel import Parcel
 
 # Work is sent ahead of a worker as far as this, in seconds: many times a round trip, and little
@@ -114,7 +115,7 @@ class Feeding:
             if worker is None or not self._assign(worker):
                 break
         if self.closing and pending.peek() is None:
-            self.loop.cancel_starts()
+            self.loop.starter.cancel()
             for worker in self.workers:
                 if worker.state is State.READY and not worker.books:
                     self.dismiss(worker)
@@ -231,7 +232,7 @@ class Feeding:
                 self._send(worker, unsent)
             elif worker.quota < 1:
                 self.dismiss(worker)
-        self.loop.mend_starts()
+        self.loop.starter.mend()
         self.unfinished = False
 
     def dismiss(self, worker: Worker) -> None:
@@ -260,7 +261,7 @@ class Feeding:
                 self._failed_start(error)
                 return
             self.workers.append(worker)
-            self.loop.start_worker(worker)
+            self.loop.starter.add(worker)
 
     def start_failed(self, worker: Worker, failure: BaseException) -> None:
         """Do without a worker that could not be started."""

@@ -17,12 +17,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
-from ..._backend import Batch, Record, make_record
-from .._serialization import load_error, load_result
+from .._serialization import load_error
 from .channel import make_scratch
+from .endings import Delivery, Ending, unpack
 from .handle import State, Worker
+from .starter import Employer, Starter
 
 _log = logging.getLogger("poolkit")
 
@@ -34,50 +35,10 @@ _DROWSE: Final = 0.4
 # How long a worker may take to end once it was told to, in seconds: its own exit handlers run then.
 _EXIT_PATIENCE: Final = 15.0
 
-Packed = list[tuple[int, Any, bytes | None, float, float]]
-"""Results as they came: number, value, error, start and duration of each."""
-Delivery = tuple[Batch, str, Packed]
-"""The results of a batch's items, and the worker that sent them."""
 
-
-class Ending:
-    """How an item ended of which its worker brought no result."""
-
-    __slots__ = ("batch", "duration", "make_error", "number", "start", "worker")
-
-    def __init__(
-        self,
-        batch: Batch,
-        number: int,
-        make_error: Callable[[], BaseException],
-        start: float = 0.0,
-        duration: float = 0.0,
-        worker: str = "",
-    ) -> None:
-        self.batch = batch
-        self.number = number
-        # Called without the lock, as it may show arguments, which runs their code.
-        self.make_error = make_error
-        self.start = start
-        self.duration = duration
-        self.worker = worker
-
-    def report(self) -> None:
-        """Settle the item."""
-        try:
-            error = self.make_error()
-        except BaseException as failure:  # it runs the arguments' code
-            error = failure
-        record = Record(self.number, None, error, self.start, self.duration, self.worker)
-        self.batch.report([record])
-
-
-class Scheduler(Protocol):
+class Scheduler(Employer, Protocol):
     """What the loop needs of the pool; all but `deliveries` are called with its lock."""
 
-    lock: "threading.RLock"
-    step: Callable[[], None] | None
-    workers: list[Worker]
     closing: bool
     unfinished: bool
     feeding: bool
@@ -89,7 +50,6 @@ class Scheduler(Protocol):
     def results(self, worker: Worker, message: Any, deliveries: list[Delivery]) -> None: ...
     def took_in(self, worker: Worker) -> None: ...
     def leaving(self, worker: Worker, last: int) -> None: ...
-    def start_failed(self, worker: Worker, failure: BaseException) -> None: ...
     def late(self, now: float, read: Callable[[Worker], None]) -> float: ...
     def rebalance(self, now: float) -> float: ...
     def bury(self, worker: Worker) -> None: ...
@@ -103,15 +63,12 @@ class Loop:
 
     def __init__(self, pool: Scheduler, start: Callable[[Worker], None]) -> None:
         self._pool = pool
-        self._start = start
+        self.starter = Starter(pool, start, self.wake)
         self.scratch = make_scratch()
         # The pool's; guards all fields below.
         self._lock = pool.lock
         self._runs = False
         self._thread: threading.Thread | None = None
-        self._starter: threading.Thread | None = None
-        self._to_start: deque[Worker] = deque()
-        self._newcomers: deque[Worker] = deque()
         self._ended: deque[Worker] = deque()
         self._look_at = -math.inf
         self._calls: deque[tuple[Callable[[], bool], queue.SimpleQueue[bool]]] = deque()
@@ -188,79 +145,22 @@ class Loop:
 
     def join(self) -> None:
         """Wait for the thread's end."""
-        for thread in (self._thread, self._starter):
-            if thread is not None and thread.ident not in (None, threading.get_ident()):
-                thread.join()
-
-    def start_worker(self, worker: Worker) -> None:
-        """Have a worker's process started, by a thread that may take its time. With the lock."""
-        self._to_start.append(worker)
-        if self._starter is None:
-            self._new_starter()
-
-    def _new_starter(self) -> None:
-        self._starter = threading.Thread(
-            target=self._start_workers, name="poolkit-starter", daemon=True
-        )
-        try:
-            self._starter.start()
-        except RuntimeError:  # no more threads: the loop does it itself
-            self._starter = None
-            self.wake()
-
-    def mend_starts(self) -> None:
-        """Start what an interrupt has kept from being started. With the lock."""
-        for worker in self._pool.workers:
-            forgotten = worker.state is State.STARTING and not worker.launched
-            if forgotten and worker not in self._to_start:
-                self._to_start.append(worker)
-        starter = self._starter
-        if self._to_start and (starter is None or not starter.is_alive()):
-            self._new_starter()
+        thread = self._thread
+        if thread is not None and thread.ident not in (None, threading.get_ident()):
+            thread.join()
+        self.starter.join()
 
     def abandon(self, lock: "threading.RLock") -> None:
         """In a forked child: close what was inherited."""
         self._lock = lock
         self._runs = False
-        self._thread = self._starter = None
+        self._thread = None
+        self.starter.abandon(lock)
         for end in (self._selector, self._alarm, self._bell):
             if end is not None:
                 with contextlib.suppress(OSError):
                     end.close()
         self._bell = None
-
-    # -- starting workers ---------------------------------------------------------------------
-
-    def _start_workers(self) -> None:
-        while True:
-            with self._lock:
-                if not self._to_start:
-                    self._starter = None
-                    return
-                worker = self._to_start.popleft()
-                worker.launched = True
-            failure: BaseException | None = None
-            try:
-                self._reached()
-                self._start(worker)
-                self._reached()
-            except BaseException as error:
-                failure = error
-            with self._lock:
-                worker.close_theirs()
-                if failure is None:
-                    self._newcomers.append(worker)
-                else:
-                    self._pool.start_failed(worker, failure)
-            self.wake()
-            del worker, failure
-
-    def cancel_starts(self) -> None:
-        """Give up workers whose start has not begun. With the lock."""
-        while self._to_start:
-            worker = self._to_start.popleft()
-            self._pool.workers.remove(worker)
-            worker.release()
 
     # -- the thread ---------------------------------------------------------------------------
 
@@ -308,8 +208,8 @@ class Loop:
         with self._lock:
             self._rung = False
             self._reached()
-            while self._newcomers:
-                self._watch(self._newcomers.popleft())
+            while self.starter.newcomers:
+                self._watch(self.starter.newcomers.popleft())
             for worker, messages in arrivals:
                 deliveries += self._take_in(worker, messages)
             if pool.unfinished:
@@ -330,7 +230,7 @@ class Loop:
                 pause = min(pause, worker.kill_at - now)
                 pause = min(pause, worker.dead_since + _CODE_PATIENCE - now)
             self._look_at = now + self._drowse(pause, now)
-            inline = self._to_start and self._starter is None
+            inline = self.starter.needs_loop
             done = pool.done
             if done:
                 self._runs = False
@@ -338,9 +238,9 @@ class Loop:
                 self._runs = not done
             if done:
                 self._close()
-                self._start = _no_more  # and let go of the initializer's arguments
+                self.starter.forget()
         if inline:
-            self._start_workers()
+            self.starter.run()
         self._report(deliveries)
         return not done
 
@@ -451,27 +351,7 @@ class Loop:
         deliveries.reverse()
         while deliveries:
             batch, worker, packed = deliveries.pop()
-            batch.report([_unpack(worker, *each) for each in packed])
+            batch.report([unpack(worker, *each) for each in packed])
             del batch, packed  # and keep nothing while waiting for more
         while self._pool.endings:
             self._pool.endings.popleft().report()
-
-
-def _no_more(worker: Worker) -> None:
-    raise RuntimeError(f"{worker.name} is not started: its pool has been shut down")
-
-
-def _unpack(
-    worker: str, number: int, entry: Any, error: bytes | None, start: float, duration: float
-) -> Record:
-    """Unpickle a result or an error; whatever goes wrong there is the item's own failure."""
-    value: Any = entry
-    failure: BaseException | None = None
-    try:
-        if error is not None:
-            failure = load_error(error)
-        elif type(entry) is tuple:
-            value = load_result(cast(tuple[bytes], entry)[0])
-    except BaseException as refusal:  # it runs code of the user's
-        value, failure = None, refusal
-    return make_record((number, value, failure, start, duration, worker))

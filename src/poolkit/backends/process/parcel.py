@@ -165,7 +165,7 @@ def _all_plain(items: Sequence[tuple[Any, ...]]) -> bool:
     """Whether all arguments of all items are plain, and none is large."""
     for args in items:
         for arg in args:
-            kind = type(arg)
+            kind: type[Any] = type(arg)
             if kind not in PLAIN or ((kind is bytes or kind is str) and len(arg) > LARGE):
                 return False
     return True

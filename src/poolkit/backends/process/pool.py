@@ -20,8 +20,8 @@ from typing import Any
 
 from ..._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from ..._errors import TaskSerializationError
+from .endings import Ending
 from .handle import State, Worker
-from .loop import Ending
 from .parcel import Packer
 from .settling import Settling
 

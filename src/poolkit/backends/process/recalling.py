@@ -13,9 +13,9 @@ from typing import Any, Final
 from ..._backend import Batch
 from ..._errors import PoolBrokenError, TaskTimeoutError
 from .board import CONDEMNED, LOOK, barrier
+from .endings import Ending
 from .feeding import MUTE, STUCK, Feeding
 from .handle import State, Worker
-from .loop import Ending
 
 # What waits behind an item that has run for so long, in seconds, is shared with an idle worker.
 _IMPATIENT: Final = 0.002

@@ -8,9 +8,9 @@ from typing import Any
 from ..._backend import Batch
 from ..._errors import PoolBrokenError, WorkerCrashedError
 from .books import HOLE
+from .endings import Delivery, Ending, Packed
 from .feeding import MOST_FAILURES
 from .handle import State, Worker
-from .loop import Delivery, Ending, Packed
 from .recalling import Recalling
 
 

@@ -172,7 +172,7 @@ class _Worker:
                     keywords = {} if kwargs is None else load_task("the arguments", kwargs)
                 args = load_task("the arguments", entry) if type(entry) is bytes else entry
                 value = function(*args, **keywords)
-                kind = type(value)
+                kind: type[Any] = type(value)
                 if kind not in PLAIN or ((kind is bytes or kind is str) and len(value) > LARGE):
                     value = (_checked(dump_result(value)),)
             except BaseException as caught:
