@@ -19,6 +19,9 @@ from .._serialization import dump_task
 PLAIN: Final = frozenset({NoneType, bool, int, float, complex, str, bytes})
 """Types whose values marshal keeps exactly; not their subclasses."""
 
+SIZED: Final = frozenset({str, bytes})
+"""Those of them that may be large."""
+
 Entry = Any
 """Of arguments: a tuple of plain values, or the bytes of the pickled tuple. Of results: a plain
 value, or a tuple that holds the bytes of the pickled value."""
@@ -165,8 +168,7 @@ def _all_plain(items: Sequence[tuple[Any, ...]]) -> bool:
     """Whether all arguments of all items are plain, and none is large."""
     for args in items:
         for arg in args:
-            kind: type[Any] = type(arg)
-            if kind not in PLAIN or ((kind is bytes or kind is str) and len(arg) > LARGE):
+            if type(arg) not in PLAIN or (type(arg) in SIZED and len(arg) > LARGE):
                 return False
     return True
 

@@ -26,7 +26,7 @@ from .board import ENDED, Board, register_for_barriers
 from .channel import WorkerEnd
 from .lifeline import end_with, lead_group
 from .memory import resident_bytes
-from .parcel import LARGE, MOST_BYTES, PLAIN
+from .parcel import LARGE, MOST_BYTES, PLAIN, SIZED
 
 # Results of a chunk are sent at this pace, in seconds of work.
 HOLD: Final = 0.002
@@ -172,8 +172,7 @@ class _Worker:
                     keywords = {} if kwargs is None else load_task("the arguments", kwargs)
                 args = load_task("the arguments", entry) if type(entry) is bytes else entry
                 value = function(*args, **keywords)
-                kind: type[Any] = type(value)
-                if kind not in PLAIN or ((kind is bytes or kind is str) and len(value) > LARGE):
+                if type(value) not in PLAIN or (type(value) in SIZED and len(value) > LARGE):
                     value = (_checked(dump_result(value)),)
             except BaseException as caught:
                 self._errors[serial] = self._pack_error(caught, function, args or (), call)
