@@ -22,7 +22,7 @@ from .board import FLAGS
 from .books import HOLE, Assignment
 from .channel import frame
 from .endings import Ending
-from .handle import State, Worker
+from .handle import Births, State, Worker
 from .loop import Loop
 from .parcel import Parcel
 
@@ -256,11 +256,12 @@ class Feeding:
             self._made += 1
             name = f"{self.name.replace(' ', '-')}-worker-{self._made}"
             try:
-                worker = Worker(name, self._quota, self.loop.scratch)
+                with Births.lock:
+                    worker = Worker(name, self._quota, self.loop.scratch)
+                    self.workers.append(worker)
             except OSError as error:  # no more descriptors
                 self._failed_start(error)
                 return
-            self.workers.append(worker)
             self.loop.starter.add(worker)
 
     def start_failed(self, worker: Worker, failure: BaseException) -> None:

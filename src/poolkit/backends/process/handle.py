@@ -31,6 +31,16 @@ _HAS_GROUPS: Final = hasattr(os, "killpg")
 _main_lock = threading.Lock()
 
 
+class Births:
+    """The lock under which workers are made, and under which they are forked.
+
+    A worker that is forked while another is being made would inherit its descriptors, as nobody
+    knows of them yet.
+    """
+
+    lock = threading.Lock()
+
+
 @contextlib.contextmanager
 def _without_a_main_that_is_no_file() -> Iterator[None]:
     """Hide that ``__main__`` came from a pipe: multiprocessing would look for a file "<stdin>"."""
@@ -48,9 +58,10 @@ def _without_a_main_that_is_no_file() -> Iterator[None]:
 
 
 def forget_parent() -> None:
-    """In a forked child, which may have been forked under the lock: renew it."""
+    """In a forked child, which may have been forked under these locks: renew them."""
     global _main_lock  # noqa: PLW0603
     _main_lock = threading.Lock()
+    Births.lock = threading.Lock()
 
 
 class State(enum.IntEnum):
@@ -129,7 +140,8 @@ class Worker:
                 most_memory,
             ),
         )
-        with _without_a_main_that_is_no_file():
+        forks = context.get_start_method() == "fork"
+        with _without_a_main_that_is_no_file(), Births.lock if forks else contextlib.nullcontext():
             process.start()
         self.pid = process.pid
         self.process = process
