@@ -243,7 +243,6 @@ def test_every_url_bad(run, url_file):
         (["--timeout", "inf"], "--timeout: 'inf' is not a positive float"),
         (["--kind", "thraed"], "--kind: "),
         (["--kind", "inline"], "--kind: "),
-        (["--kind", "process"], "--kind: "),
         (["--out", PROGRAM], "--out: "),
         (["--urls", "no such file"], "--urls: "),
         (["--urls", PROGRAM.parent], "--urls: "),

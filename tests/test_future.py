@@ -565,8 +565,8 @@ def test_both_who_cancel_are_told_so() -> None:
         backend: Any = pool._link.backend
         withdraw = backend.withdraw
 
-        def slow_withdraw(batch: Any, numbers: Any) -> Any:
-            numbers = withdraw(batch, numbers)
+        def slow_withdraw(batch: Any) -> Any:
+            numbers = withdraw(batch)
             if numbers:
                 taken_back.set()
                 go_on.wait(LONG)
