@@ -47,9 +47,11 @@ class Process:
 def processes() -> dict[int, Process]:
     """Return all processes that there are, by pid."""
     found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended meanwhile
-            start, _, rest = path.read_text(errors="replace").rpartition(")")
+    for path in Path("/proc").iterdir():  # `glob` stumbles over one that ends meanwhile
+        if not path.name.isdecimal():
+            continue
+        with suppress(OSError):  # as this might
+            start, _, rest = (path / "stat").read_text(errors="replace").rpartition(")")
             pid, _, name = start.partition(" (")
             state, *numbers = rest.split()[:4]
             found[int(pid)] = Process(int(pid), name, state, *map(int, numbers))
