@@ -17,7 +17,7 @@ Invariants:
 """
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Protocol
@@ -114,6 +114,11 @@ class Batch(abc.ABC):
         except ValueError:
             return False
         return True
+
+    def report_failed(self, numbers: Collection[int], error: BaseException) -> None:
+        """Report items that could not be run; the caller has claimed them."""
+        if numbers:
+            self.report([Record(number, None, error, 0.0, 0.0, "") for number in numbers])
 
     def ask_to_stop(self) -> None:
         """Tell the items that run in this process that nobody wants their results any more."""

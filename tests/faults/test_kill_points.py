@@ -7,6 +7,7 @@ single tasks, a chunk, a large result, an initializer, workers that are recycled
 import itertools
 import os
 import signal
+from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
@@ -80,37 +81,42 @@ def test_the_scenario_without_a_kill(runs: Path, start_method: str, recycle: boo
     check(run_scenario(runs, start_method, recycle=recycle), runs, crashes=0)
 
 
-def test_a_worker_killed_at_any_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path
+def kill_a_worker_at_each(
+    steps: Iterable[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    runs: Path,
+    start_method: str,
+    *,
+    recycle: bool,
 ) -> None:
+    """Run the scenario for each step, until there are no more."""
     step = 0
-    for step in itertools.count(1):
+    for step in steps:
         mark = tmp_path / f"killed at {step}"
         monkeypatch.setenv("POOLKIT_KILL_WORKER_AT", f"{step}:{mark}")
         runs.unlink(missing_ok=True)
         runs.touch()
-        check(run_scenario(runs, "fork", recycle=False), runs, crashes=1)
+        check(run_scenario(runs, start_method, recycle=recycle), runs, crashes=1)
         if not mark.exists():
             break
     print(f"{step} steps")
     assert step > 15, "the steps are not counted"
+
+
+def test_a_worker_killed_at_any_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path
+) -> None:
+    steps = itertools.count(1)
+    kill_a_worker_at_each(steps, tmp_path, monkeypatch, runs, "fork", recycle=False)
 
 
 def test_a_recycled_worker_killed_at_any_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path
 ) -> None:
     # Forking workers can't be recycled, and the server's were born with their environment.
-    step = 0
-    for step in range(1, 200, 9):
-        mark = tmp_path / f"killed at {step}"
-        monkeypatch.setenv("POOLKIT_KILL_WORKER_AT", f"{step}:{mark}")
-        runs.unlink(missing_ok=True)
-        runs.touch()
-        check(run_scenario(runs, "spawn", recycle=True), runs, crashes=1)
-        if not mark.exists():
-            break
-    print(f"{step} steps")
-    assert step > 15, "the steps are not counted"
+    steps = range(1, 200, 9)
+    kill_a_worker_at_each(steps, tmp_path, monkeypatch, runs, "spawn", recycle=True)
 
 
 def test_the_parent_killed_at_any_step(tmp_path: Path, runs: Path) -> None:

@@ -170,7 +170,7 @@ class AdaptedBackend(Backend):
         try:
             call = dump_task("the task", (batch.fn, batch.kwargs))
         except TaskSerializationError as error:
-            self._fail(batch, batch.claim_rest(), error)
+            batch.report_failed(batch.claim_rest(), error)
             return None
         packed: list[tuple[int, bytes]] = []
         for number in list(reversed(batch.todo)):
@@ -178,7 +178,7 @@ class AdaptedBackend(Backend):
                 packed.append((number, dump_task("the task's arguments", batch.items[number])))
             except TaskSerializationError as error:
                 batch.claim(number)
-                self._fail(batch, [number], error)
+                batch.report_failed([number], error)
         return self._pool.submit(_run_packed, call, packed) if packed else None
 
     def _ended(self, batch: Batch, future: "Future[Any]") -> None:
@@ -187,21 +187,17 @@ class AdaptedBackend(Backend):
         if self._shared:
             # Only a pool that was shut down or is broken leaves anything; `stop` sends anew.
             if future.cancelled() or future.exception() is not None:
-                self._fail(batch, batch.claim_rest(), _failure(future))
+                batch.report_failed(batch.claim_rest(), _failure(future))
             return
         if future.cancelled() and batch in self._withdrawing:
             return
         numbers = batch.claim_rest()
         if future.cancelled() or future.exception() is not None:
-            self._fail(batch, numbers, _failure(future))
+            batch.report_failed(numbers, _failure(future))
             return
         endings: list[Ending] = future.result()
         unpack = _unpack if self._packed else Record._make
         batch.report([unpack(ending) for ending in endings])
-
-    def _fail(self, batch: Batch, numbers: Sequence[int], error: BaseException) -> None:
-        if numbers:
-            batch.report([Record(number, None, error, 0.0, 0.0, "") for number in numbers])
 
     def withdraw(self, batch: Batch) -> list[int]:
         if self._shared:
@@ -226,7 +222,7 @@ class AdaptedBackend(Backend):
             try:
                 self._pool.submit(_run_shared, self, batch)
             except RuntimeError as refusal:
-                self._fail(batch, batch.claim_rest(), refusal)
+                batch.report_failed(batch.claim_rest(), refusal)
         return True
 
     def running(self) -> list[Running]:

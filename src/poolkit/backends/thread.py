@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, cast
 
-from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
+from .._backend import Backend, Batch, Capabilities, Running, Statistics
 from .._errors import PoolBrokenError
 from .._task import threads
 from ._pending import PendingQueue, pop_runnable
@@ -327,9 +327,7 @@ class ThreadBackend(Backend):
                 self._fail(batch, self._broken)
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
-        numbers = batch.claim_rest()
-        if numbers:
-            batch.report([Record(number, None, error, 0.0, 0.0, "") for number in numbers])
+        batch.report_failed(batch.claim_rest(), error)
 
     def shutdown(self, wait: bool) -> None:
         with self._lock:

@@ -37,7 +37,7 @@ _EXIT_PATIENCE: Final = 15.0
 
 
 class Scheduler(Employer, Protocol):
-    """What the loop needs of the pool; all but `deliveries` are called with its lock."""
+    """What the loop needs of the pool; all is used with its lock, but for `endings`."""
 
     closing: bool
     unfinished: bool

@@ -77,7 +77,7 @@ def make_process_backend(
 
 
 class _ByValue:
-    """An initializer that only cloudpickle can send."""
+    """An initializer that we have pickled, as multiprocessing can't pickle every one."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

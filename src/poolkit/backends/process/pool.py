@@ -13,12 +13,12 @@ waits and reads, `handle` knows one process, and `worker` is what runs there.
 import math
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from ..._backend import Backend, Batch, Capabilities, Record, Running, Statistics
+from ..._backend import Backend, Batch, Capabilities, Running, Statistics
 from ..._errors import TaskSerializationError
 from .endings import Ending
 from .handle import State, Worker
@@ -90,12 +90,12 @@ class ProcessBackend(Settling, Backend):
         try:
             batch.parcel, refused = self._packer.pack(batch)
         except TaskSerializationError as error:
-            _report(batch, batch.claim_rest(), error)
+            batch.report_failed(batch.claim_rest(), error)
             return False
         if refused:
             for number, refusal in refused.items():
                 if batch.claim(number):
-                    _report(batch, [number], refusal)
+                    batch.report_failed([number], refusal)
         return bool(batch.todo)
 
     def withdraw(self, batch: Batch) -> list[int]:
@@ -182,8 +182,3 @@ class ProcessBackend(Settling, Backend):
             worker.abandon()
         self.pending.clear()
         self.loop.abandon(self.lock)
-
-
-def _report(batch: Batch, numbers: Collection[int], error: BaseException) -> None:
-    if numbers:
-        batch.report([Record(number, None, error, 0.0, 0.0, "") for number in numbers])
