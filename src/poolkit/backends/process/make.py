@@ -1,6 +1,5 @@
 """Making a pool of processes: its options, checked, and what each start method needs."""
 
-import multiprocessing
 import os
 import weakref
 from collections.abc import Callable
@@ -55,12 +54,6 @@ def make_process_backend(
         initializer = _travelling(initializer)
     if max_workers is None:
         max_workers = 1 if worker.in_worker else available_cpus()
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            "a worker that imports this script has come upon code that makes a pool of processes. "
-            "What a script does, other than define things, must stand below "
-            "if __name__ == '__main__':"
-        )
     backend = ProcessBackend(
         name,
         max_workers,

@@ -16,6 +16,7 @@ def find_context(start_method: str | None, mp_context: Any) -> BaseContext:
     Raises:
         ValueError: There is no such start method.
         TypeError: It is no context.
+        RuntimeError: This process is a worker that is still importing the user's script.
     """
     if start_method is not None and mp_context is not None:
         raise ValueError("give start_method or mp_context, not both")
@@ -25,6 +26,12 @@ def find_context(start_method: str | None, mp_context: Any) -> BaseContext:
     if mp_context is not None and not isinstance(mp_context, BaseContext):
         raise TypeError(
             f"mp_context must come from multiprocessing.get_context(), not be {mp_context!r:.80}"
+        )
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "a worker that imports this script has come upon code that makes a pool of processes. "
+            "What a script does, other than define things, must stand below "
+            "if __name__ == '__main__':"
         )
     if mp_context is not None:
         return mp_context
