@@ -69,6 +69,9 @@ class Items(Batch):
     def ask_to_stop(self) -> None:
         raise NotImplementedError
 
+    def let_go(self) -> None:
+        raise NotImplementedError
+
 
 class FakeBackend(Backend):
     """A backend whose tasks run when the test says so."""

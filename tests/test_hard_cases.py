@@ -1,5 +1,6 @@
 """Cases in which an earlier draft hung, lost a task, or told of a deadlock that was none."""
 
+import concurrent.futures
 import gc
 import itertools
 import signal
@@ -117,6 +118,47 @@ except KeyboardInterrupt:
     )
     assert output.stdout.split() == ["49", "True"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.fixture
+def interrupted_lock_taker(monkeypatch: pytest.MonkeyPatch, gate: GateKeeper) -> None:
+    """Have Ctrl-C strike, and the tasks end, when the locks of those that run have been taken."""
+
+    def enter(taker: Any) -> None:
+        gate.wait_started()
+        running = [future for future in taker.futures if future.running()]
+        assert running
+        for future in running:
+            future._condition.acquire()
+        gate.open()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures._base._AcquireFutures.__enter__", enter)
+
+
+@pytest.mark.usefixtures("interrupted_lock_taker")
+@pytest.mark.parametrize("module", [concurrent.futures, poolkit])
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_ctrl_c_while_locks_are_taken_ends_a_block(
+    kind: str, module: Any, gate: GateKeeper
+) -> None:
+    futures = []
+    with pytest.raises(KeyboardInterrupt), make_executor(kind, 2) as pool:
+        futures += [pool.submit(gate.gate.hold) for _ in range(20)]
+        module.wait(futures)
+    assert all(future.done() for future in futures)
+
+
+@pytest.mark.usefixtures("interrupted_lock_taker")
+@pytest.mark.parametrize(
+    "wait", [poolkit.wait, lambda futures: next(poolkit.as_completed(futures))]
+)
+def test_ctrl_c_while_waiting_leaves_a_pool_usable(wait: Any, gate: GateKeeper) -> None:
+    with make_executor("thread", 1) as pool:
+        futures = [pool.submit(gate.gate.hold) for _ in range(20)]
+        with pytest.raises(KeyboardInterrupt):
+            wait(futures)
+        assert pool.submit(square, 5).result() == 25
 
 
 def test_shutdown_in_a_callback_and_in_a_task(gate: GateKeeper) -> None:

@@ -29,6 +29,10 @@ class Booked(Protocol):
         """Tell what runs that nobody wants its result any more."""
         ...
 
+    def let_go(self) -> None:
+        """Release what an interrupt made this thread leave locked."""
+        ...
+
 
 class Scope:
     """Admits batches until it is closed; thread-safe.
@@ -149,7 +153,12 @@ class Scope:
         return list(self._batches.copy())
 
     def drain(self, but: Collection[Booked] = ()) -> None:
-        """Wait until the books are empty, `but` for the batches that the caller is a part of."""
+        """Wait until the books are empty, `but` for the batches that the caller is a part of.
+
+        Often this is where Ctrl-C leads to, so what it left locked in this thread is released.
+        """
+        for batch in self.unsettled():
+            batch.let_go()
         with self._lock:
             self._sleep(lambda: self._batches.issubset(but))
 

@@ -329,8 +329,10 @@ class PoolExecutor(Executor):
 
     def _interrupt(self) -> None:
         """Cancel what is pending and end what runs; a second interrupt abandons what can't end."""
-        self.shutdown(wait=False, cancel_futures=True)
         link, scope = self._link, self._link.scopes[-1]
+        for mine in scope.unsettled():
+            mine.let_go()
+        self.shutdown(wait=False, cancel_futures=True)
         for mine in scope.unsettled():
             mine.ask_to_stop()
         if self.capabilities.stops == "killed":

@@ -268,6 +268,18 @@ class TaskFuture(Future[T]):
         self._mark_retrieved()
         return self._exception
 
+    def _let_go(self) -> None:
+        """Release the gate if an interrupt made this thread leave without doing so.
+
+        Ctrl-C may strike between the taking of a lock and the ``with`` or ``try`` that would
+        release it: the standard library's ``wait`` and ``as_completed``, which take those of all
+        their futures, one after the other, leave them taken. Whoever settles would wait for ever.
+        To be called by code that interrupts pass through, which holds no gate by right.
+        """
+        gate = self.__dict__.get("_gate", _OPEN)
+        while gate is not _OPEN and gate._is_owned():
+            gate.release()
+
     def _mark_retrieved(self) -> None:
         unretrieved: _Unretrieved | None = self.__dict__.pop("_unretrieved", None)
         if unretrieved is not None:

@@ -107,6 +107,8 @@ class Link:
         """Cancel a scope's pending tasks, and stop those that run, by the means of the kind."""
         unsettled: list[Any] = scope.unsettled()
         for mine in unsettled:
+            mine.let_go()
+        for mine in unsettled:
             mine.take_back()
         mine = set(unsettled)
         for batch, number, _ in self.backend.running():
@@ -175,6 +177,9 @@ class FaceBatch(Batch):
         self.settle_withdrawn(indices)
         self._forget(len(indices))
         return True
+
+    def let_go(self) -> None:
+        """Release what an interrupt made this thread leave locked."""
 
     def settle(self, records: Sequence[Record]) -> None:
         """Let these results take effect. Never raises."""
@@ -273,6 +278,9 @@ class Submission(FaceBatch):
                 return stops
             time.sleep(0)  # between its claim and its start, or its end and its settling
         return "finished"
+
+    def let_go(self) -> None:
+        self.future._let_go()
 
     def settle(self, records: Sequence[Record]) -> None:
         (record,) = records

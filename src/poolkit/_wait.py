@@ -34,6 +34,16 @@ def wait(
         DeadlockError: In a task: the futures' tasks wait for this one.
     """
     fs = set(fs)
+    try:
+        return _wait(fs, timeout, return_when)
+    except BaseException:
+        _let_go(fs)
+        raise
+
+
+def _wait(
+    fs: set[Future[T]], timeout: float | None, return_when: str
+) -> "concurrent.futures._base.DoneAndNotDoneFutures[T]":
     missing = [future for future in fs if not future.done()]
     if not missing or not threads.in_pool:
         return concurrent.futures.wait(fs, timeout, return_when)
@@ -57,19 +67,31 @@ def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Itera
         TimeoutError: From the iterator: not all were done in time; the tasks go on.
         DeadlockError: From the iterator, in a task: the futures' tasks all wait for this one.
     """
-    if not threads.in_pool:
-        yield from concurrent.futures.as_completed(fs, timeout)
-        return
     missing = set(fs)
     completed = concurrent.futures.as_completed(list(missing), timeout)
-    while missing:
-        if any(future.done() for future in missing):
-            future = next(completed)
-        else:
-            with _waiting_for(missing, any_of=True, untimed=timeout is None):
-                future = next(completed)
-        missing.discard(future)
-        yield future
+    try:
+        while missing:
+            done = [_next(completed, missing, timeout)]
+            missing.discard(done[0])
+            yield done.pop()  # and keep no future that was yielded: its result may be large
+    except BaseException:
+        _let_go(missing)
+        raise
+
+
+def _next(
+    completed: Iterator[Future[T]], missing: set[Future[T]], timeout: float | None
+) -> Future[T]:
+    if not threads.in_pool or any(future.done() for future in missing):
+        return next(completed)
+    with _waiting_for(missing, any_of=True, untimed=timeout is None):
+        return next(completed)
+
+
+def _let_go(futures: Iterable[Future[Any]]) -> None:
+    for future in futures:
+        if isinstance(future, TaskFuture):
+            future._let_go()
 
 
 def _controls(futures: Collection[Future[Any]]) -> list[TaskControl]:
