@@ -64,11 +64,12 @@ def test_workers_die_with_their_parent(
 
 
 CTRL_C = """\
-import concurrent.futures, sys
+import concurrent.futures, signal, sys
 from poolkit import make_executor
 from tests.faults import tasks
 
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     mailbox, task = sys.argv[1:]
     with make_executor("process", 2, kill_grace=0.2) as pool:
         assert list(pool.map(abs, range(50))) == list(range(50))
