@@ -72,6 +72,10 @@ class Items(Batch):
     def let_go(self) -> None:
         raise NotImplementedError
 
+    @property
+    def unstarted(self) -> int:
+        return len(self.todo)
+
 
 class FakeBackend(Backend):
     """A backend whose tasks run when the test says so."""

@@ -461,7 +461,7 @@ def test_this_machine() -> None:
 
 
 def test_outcome() -> None:
-    good = Outcome(index=0, args=(2,), value=4, error=None, worker="w", queued_s=0.1, run_s=0.2)
+    good = Outcome(0, (2,), 4, None, attempts=1, worker="w", queued_s=0.1, run_s=0.2)
     assert good.ok
     assert good.unwrap() == 4
     assert pickle.loads(pickle.dumps(good)) == good
@@ -470,16 +470,14 @@ def test_outcome() -> None:
 
     error = KeyError("x")
     bad: Outcome[int] = Outcome(
-        index=1, args=(3,), value=None, error=error, worker="", queued_s=0.0, run_s=0.0
+        1, (3,), None, error, attempts=3, worker="", queued_s=0.0, run_s=0.0
     )
     assert not bad.ok
     with pytest.raises(KeyError) as caught:
         bad.unwrap()
     assert caught.value is error
 
-    empty: Outcome[None] = Outcome(
-        index=2, args=(), value=None, error=None, worker="", queued_s=0, run_s=0
-    )
+    empty: Outcome[None] = Outcome(2, (), None, None, attempts=1, worker="", queued_s=0, run_s=0)
     assert empty.ok
     assert empty.unwrap() is None
 

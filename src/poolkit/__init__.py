@@ -22,16 +22,21 @@ if TYPE_CHECKING:
     from ._errors import TaskTimeoutError as TaskTimeoutError
     from ._errors import UnsupportedError as UnsupportedError
     from ._errors import WorkerCrashedError as WorkerCrashedError
+    from ._events import Observer as Observer
+    from ._events import TaskEvent as TaskEvent
     from ._executor import PoolExecutor as PoolExecutor
     from ._factory import make_executor as make_executor
     from ._factory import register_executor as register_executor
     from ._future import TaskFuture as TaskFuture
+    from ._group import TaskGroup as TaskGroup
     from ._inherit import INHERIT as INHERIT
     from ._map import map_batches as map_batches
     from ._map import map_ordered as map_ordered
     from ._map import map_outcomes as map_outcomes
     from ._map import map_unordered as map_unordered
     from ._outcome import Outcome as Outcome
+    from ._outcome import collect as collect
+    from ._retry import Retry as Retry
     from ._task import CurrentTask as CurrentTask
     from ._task import TaskCancelled as TaskCancelled
     from ._task import current_task as current_task
@@ -46,6 +51,7 @@ __all__ = (
     "Capabilities",
     "CurrentTask",
     "DeadlockError",
+    "Observer",
     "Outcome",
     "PoolBrokenError",
     "PoolExecutor",
@@ -53,16 +59,20 @@ __all__ = (
     "PoolkitError",
     "QueueFullError",
     "RemoteTaskError",
+    "Retry",
     "Statistics",
     "TaskAbortedError",
     "TaskCancelled",
+    "TaskEvent",
     "TaskFuture",
+    "TaskGroup",
     "TaskSerializationError",
     "TaskTimeoutError",
     "UnsupportedError",
     "WorkerCrashedError",
     "as_completed",
     "available_cpus",
+    "collect",
     "current_task",
     "make_executor",
     "map_batches",
@@ -92,12 +102,15 @@ _HOMES = {
         "UnsupportedError",
         "WorkerCrashedError",
     ),
+    "poolkit._events": ("Observer", "TaskEvent"),
     "poolkit._executor": ("PoolExecutor",),
     "poolkit._factory": ("make_executor", "register_executor"),
     "poolkit._future": ("TaskFuture",),
     "poolkit._map": ("map_batches", "map_ordered", "map_outcomes", "map_unordered"),
+    "poolkit._group": ("TaskGroup",),
     "poolkit._inherit": ("INHERIT",),
-    "poolkit._outcome": ("Outcome",),
+    "poolkit._outcome": ("Outcome", "collect"),
+    "poolkit._retry": ("Retry",),
     "poolkit._task": ("CurrentTask", "TaskCancelled", "current_task"),
     "poolkit._wait": ("as_completed", "wait"),
 }

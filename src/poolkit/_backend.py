@@ -71,6 +71,11 @@ class Batch(abc.ABC):
         parcel: Whatever the backend makes of it, for itself.
     """
 
+    attempt: int = 1
+    """Which attempt at its items this is."""
+    unwanted: bool = False
+    """Whether its tasks should stop by themselves."""
+
     __slots__ = (
         "__weakref__",
         "context",
@@ -107,6 +112,16 @@ class Batch(abc.ABC):
         """Return one of its calls as text, for people."""
         return describe_call(self.fn, self.items[number], self.kwargs)
 
+    @property
+    def origin(self) -> "Batch":
+        """The batch as the face knows it: itself, or the one that it is a further attempt at."""
+        return self
+
+    @property
+    def unfinished_parts(self) -> "Sequence[Batch]":
+        """Where its items are: in itself, and in further attempts at some of them."""
+        return (self,)
+
     def claim(self, index: int) -> bool:
         """Take one item out of `todo`; False if somebody else has claimed it."""
         try:
@@ -122,8 +137,9 @@ class Batch(abc.ABC):
 
     def ask_to_stop(self) -> None:
         """Tell the items that run in this process that nobody wants their results any more."""
-        for run in list(self.running.values()):
-            run.ask_to_stop()
+        for part in self.unfinished_parts:
+            for run in list(part.running.values()):
+                run.ask_to_stop()
 
     def claim_rest(self) -> list[int]:
         """Take all that is left in `todo`."""

@@ -5,10 +5,12 @@ the bound of ``max_pending``, what ``shutdown`` waits for, and what it cancels. 
 of its own, and its work is entered in the pool's as well, so that both bounds apply.
 """
 
+import math
 import threading
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from ._clock import nap
 from ._errors import PoolShutdownError, QueueFullError
 from ._inherit import WhenFull
 
@@ -17,8 +19,8 @@ class Booked(Protocol):
     """A batch, as the books see it."""
 
     @property
-    def todo(self) -> list[int]:
-        """What has not started."""
+    def unstarted(self) -> int:
+        """How many of its items have not started."""
         ...
 
     def take_back(self) -> bool:
@@ -59,6 +61,10 @@ class Scope:
         self._sleepers = 0
         self._pending = 0
         self._closed = False
+        self.cancels = False
+        """Whether what fails is final, as pending tasks were told to end. Set once."""
+        self.unwanted = False
+        """Whether those that run were told to end, too. Set once."""
 
     @property
     def max_pending(self) -> int | None:
@@ -82,7 +88,7 @@ class Scope:
 
     def anything_to_do(self) -> bool:
         """Whether any of them has items that have not started."""
-        return any(batch.todo for batch in self.unsettled())
+        return any(batch.unstarted for batch in self.unsettled())
 
     def take_places(self, places: int, *, may_block: bool) -> None:
         """Take places under the bound, waiting for them if need be.
@@ -166,6 +172,6 @@ class Scope:
         self._sleepers += 1  # before the first look
         try:
             while not enough():
-                self._changed.wait()
+                self._changed.wait(nap(math.inf))
         finally:
             self._sleepers -= 1

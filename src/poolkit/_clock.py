@@ -1,5 +1,6 @@
 """Time, as a dependency: what waits or measures takes a `Clock`, so that tests can own it."""
 
+import math
 import threading
 import time
 from typing import Final, Protocol
@@ -32,3 +33,25 @@ class SystemClock:
 
 
 SYSTEM_CLOCK: Final = SystemClock()
+
+
+# How long the main thread may sleep without looking whether there was a signal, in seconds.
+_NAP: Final = 0.5
+
+
+def nap(left: float) -> float | None:
+    """Return how long to wait at once, of so many seconds that are left.
+
+    In the main thread, no long: a signal that comes just before it begins to wait for a lock
+    does not end that wait, as CPython looks for signals before, and then only when it wakes up.
+    So Ctrl-C would be lost now and then.
+
+    Args:
+        left: Seconds; infinite for no limit.
+
+    Returns:
+        Seconds; None for no limit.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return min(left, _NAP)
+    return None if left == math.inf else left

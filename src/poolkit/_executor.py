@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from . import _submission, _task
 from ._backend import Backend, Capabilities, Statistics
@@ -20,11 +20,16 @@ from ._deadlines import KEEPER
 from ._errors import TaskSerializationError, UnsupportedError
 from ._future import TaskFuture
 from ._inherit import INHERIT, Inherit, Seconds, WhenFull
-from ._options import TaskOptions
+from ._options import TaskOptions, check_retry
 from ._public import public
+from ._retrying import ROOM
 from ._submission import FaceBatch, Link, Submission
 from ._task import threads, waiting_for
 from ._window import Ending, Progress, Window
+
+if TYPE_CHECKING:
+    from ._events import EventStream
+    from ._retry import Retry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +64,7 @@ def _forget_parent() -> None:
             scope.abandon()
     _links.clear()
     KEEPER.abandon()
+    ROOM.abandon()
     _submission.forget_parent()
     _task.forget_parent()
 
@@ -89,6 +95,9 @@ class PoolExecutor(Executor):
         max_pending: int | None,
         when_full: WhenFull,
         parent: "PoolExecutor | None" = None,
+        *,
+        events: "EventStream | None" = None,
+        name: str | None = None,
     ) -> None:
         """Not to be called: use `make_executor`, or `with_options` for a view of `parent`."""
         options = _check_options(kind, backend.capabilities, options)
@@ -99,11 +108,13 @@ class PoolExecutor(Executor):
         self._options = options
         self._when_full: WhenFull = when_full
         self._parent = parent  # which must not be collected before this view
-        self._name = f"a view of {backend.name}" if parent else backend.name
+        self._name = name or (f"a view of {backend.name}" if parent else backend.name)
         inherited: tuple[Scope, ...] = parent._link.scopes if parent else ()
         scope = Scope(self._name, max_pending, when_full)
         scopes = (*inherited, scope)
-        self._link: Link = Link(backend, scopes, KEEPER)
+        if parent is not None:
+            events = parent._link.events
+        self._link: Link = Link(backend, scopes, KEEPER, events)
         self._max_pending = max_pending
         _links.add(self._link)
         if parent is None:
@@ -138,6 +149,7 @@ class PoolExecutor(Executor):
         max_pending: int | Inherit | None = INHERIT,
         when_full: WhenFull | Inherit = INHERIT,
         priority: int | Inherit = INHERIT,
+        retry: "Retry | Inherit | None" = INHERIT,
     ) -> "PoolExecutor":
         """Return a view: an executor on the same workers, with other options for tasks.
 
@@ -150,6 +162,7 @@ class PoolExecutor(Executor):
             max_pending: The most tasks of this view that may be unresolved at once.
             when_full: ``"block"`` or ``"raise"`` (`QueueFullError`), for this view's bound.
             priority: Smaller goes first, among work that no worker has; 0 if never given.
+            retry: Whether and how failed tasks are tried again; None for not at all.
 
         Raises:
             UnsupportedError: The kind can't do that.
@@ -159,9 +172,16 @@ class PoolExecutor(Executor):
             options = options._replace(task_timeout=task_timeout)
         if not isinstance(priority, Inherit):
             options = options._replace(priority=priority)
+        if not isinstance(retry, Inherit):
+            options = options._replace(retry=check_retry(retry))
         bound = None if isinstance(max_pending, Inherit) else max_pending
         policy: WhenFull = self._when_full if isinstance(when_full, Inherit) else when_full
         return PoolExecutor(self.kind, self._link.backend, options, bound, policy, parent=self)
+
+    def _view(self, name: str) -> "PoolExecutor":
+        """Return a view with the same options and a name of its own; for groups."""
+        backend, policy = self._link.backend, self._when_full
+        return PoolExecutor(self.kind, backend, self._options, None, policy, self, name=name)
 
     def statistics(self) -> Statistics:
         """Return what the pool is doing at this moment.
@@ -170,7 +190,7 @@ class PoolExecutor(Executor):
         ahead of their turn.
         """
         statistics = self._link.backend.statistics()
-        waiting = sum(len(batch.todo) for batch in self._link.scopes[-1].unsettled())
+        waiting = sum(batch.unstarted for batch in self._link.scopes[-1].unsettled())
         return statistics._replace(pending=statistics.pending + waiting)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
@@ -190,7 +210,7 @@ class PoolExecutor(Executor):
         batch = Submission(self._link, fn, args, kwargs, self._options)
         future = batch.future
         self._link.dispatch(batch, bounded=True)
-        if self._link.backend.capabilities.serializes and future.done():
+        if future._refused:
             error = future._exception
             if isinstance(error, TaskSerializationError):
                 future._mark_retrieved()
@@ -248,6 +268,7 @@ class PoolExecutor(Executor):
         ordered: bool,
         bound: float | None,
         task_timeout: Seconds = INHERIT,
+        retry: "Retry | Inherit | None" = INHERIT,
         at_most_once: bool = False,
         as_submits: bool = False,
         length: int | None = None,
@@ -262,6 +283,10 @@ class PoolExecutor(Executor):
             options = _check_options(
                 self.kind, self.capabilities, options._replace(task_timeout=task_timeout)
             )
+        if not isinstance(retry, Inherit):
+            options = options._replace(retry=check_retry(retry))
+        if at_most_once and options.retry is not None:
+            raise ValueError("at_most_once=True and a retry contradict each other; retry=None?")
         return Window(
             self._link,
             fn,
@@ -290,6 +315,7 @@ class PoolExecutor(Executor):
         scope = self._link.scopes[-1]
         scope.close()
         if cancel_futures:
+            scope.cancels = True
             for batch in scope.unsettled():
                 batch.take_back()
         inside = self._link.current_batches() if wait else []
@@ -300,6 +326,7 @@ class PoolExecutor(Executor):
             self._link.backend.shutdown(wait and not inside)
             if wait and not scope.busy:
                 KEEPER.forget(self._link.backend)
+                ROOM.rest()
 
     def _drain(self, scope: Scope, inside: list[FaceBatch]) -> None:
         """Wait for the scope's tasks, but for those that the caller is in."""
@@ -329,19 +356,24 @@ class PoolExecutor(Executor):
 
     def _interrupt(self) -> None:
         """Cancel what is pending and end what runs; a second interrupt abandons what can't end."""
+        self._cancel()
+        try:
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:
+            self._link.cancel_and_stop(self._link.scopes[-1])
+            raise
+
+    def _cancel(self) -> None:
+        """Cancel what is pending, kill what can be killed and ask the rest to stop; don't wait."""
         link, scope = self._link, self._link.scopes[-1]
         for mine in scope.unsettled():
             mine.let_go()
+        scope.unwanted = True  # before looking who runs; `current_task` does the reverse
         self.shutdown(wait=False, cancel_futures=True)
         for mine in scope.unsettled():
             mine.ask_to_stop()
         if self.capabilities.stops == "killed":
             link.cancel_and_stop(scope)
-        try:
-            self.shutdown(wait=True)
-        except KeyboardInterrupt:
-            link.cancel_and_stop(scope)
-            raise
 
     def terminate_workers(self) -> None:
         """Shut down without waiting: cancel what is pending, and ask the workers to end (SIGTERM).

@@ -3,7 +3,7 @@
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -17,7 +17,9 @@ from ._public import public
 # seldom makes a pool. So what making one takes is imported by those who do.
 if TYPE_CHECKING:
     from ._backend import Backend
+    from ._events import Observer
     from ._executor import PoolExecutor
+    from ._retry import Retry
 
 ENTRY_POINTS: Final = "poolkit.executors"
 
@@ -76,8 +78,10 @@ def make_executor(
     max_pending: int | None = None,
     when_full: WhenFull = "block",
     task_timeout: float | None = None,
+    retry: "Retry | None" = None,
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
+    observers: "Iterable[Observer]" = (),
     **kind_options: Any,
 ) -> "PoolExecutor":
     """Make an executor of the kind that ``kind`` names: change the word, keep the code.
@@ -97,9 +101,11 @@ def make_executor(
             limit. What happens then depends on the kind: on processes the worker is killed and
             replaced; on threads the future fails on time and the hung thread is replaced, but no
             thread can be killed.
+        retry: Whether and how failed tasks are tried again; see `Retry`.
         initializer: Called in each worker before its first task. If it raises, the pool is
             broken: all tasks fail with `PoolBrokenError`.
         initargs: Its arguments.
+        observers: Called with each `TaskEvent`; see `Observer`.
         **kind_options: The kind's own options. For ``"thread"``: ``thread_name_prefix``, and
             ``max_abandoned``, how many threads hung past their time-out are too many. For
             ``"process"``: ``start_method`` (by default ``"forkserver"``, else ``"spawn"``) or
@@ -119,24 +125,32 @@ def make_executor(
         from .backends.process.starting import warm_up
 
         warm_up(kind_options.get("start_method"), kind_options.get("mp_context"))
+    from ._events import open_stream
     from ._executor import PoolExecutor
-    from ._options import TaskOptions
+    from ._options import TaskOptions, check_retry
 
     workers = None if max_workers is None else check_positive_int("max_workers", max_workers)
     check_initializer(initializer, initargs)
-    options = TaskOptions(task_timeout=task_timeout)
+    options = TaskOptions(task_timeout=task_timeout, retry=check_retry(retry))
+    events = open_stream(observers)
     if isinstance(kind, PoolExecutor):
         _refuse_worker_options(kind.kind, workers, initializer, kind_options)
+        if events is not None:
+            raise UnsupportedError(
+                kind.kind, "observers of a view", "give them to make_executor for the pool itself"
+            )
         return kind.with_options(
             task_timeout=INHERIT if task_timeout is None else task_timeout,
             max_pending=max_pending,
             when_full=when_full,
+            retry=INHERIT if retry is None else retry,
         )
     if isinstance(kind, Executor):
         name = type(kind).__name__
         _refuse_worker_options(name, workers, initializer, kind_options)
         backend = _adapt(kind, f"adapted {name}", owned=False)
-        return PoolExecutor(f"adapted {name}", backend, options, max_pending, when_full)
+        name = f"adapted {name}"
+        return PoolExecutor(name, backend, options, max_pending, when_full, events=events)
     if not isinstance(kind, str):
         raise TypeError(f"kind must be a name or an Executor, not {kind!r:.80}")
     name = _INTENTS.get(kind, kind)
@@ -152,7 +166,7 @@ def make_executor(
             kind_options |= {"initializer": initializer, "initargs": initargs}
         backend = _adapt(factory(workers, **kind_options), pool_name, owned=True)
     try:
-        return PoolExecutor(name, backend, options, max_pending, when_full)
+        return PoolExecutor(name, backend, options, max_pending, when_full, events=events)
     except BaseException:
         backend.shutdown(wait=False)
         raise

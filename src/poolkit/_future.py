@@ -27,6 +27,7 @@ Builds of Python without the global lock get the standard library's way: a Condi
 """
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -41,6 +42,7 @@ from concurrent.futures._base import (
 )
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from ._clock import nap
 from ._describe import short_repr
 from ._errors import TaskAbortedError
 from ._public import public
@@ -152,6 +154,8 @@ class TaskFuture(Future[T]):
     _result: Any = None
     _exception: BaseException | None = None
     _control: TaskControl | None = None
+    _refused = False
+    """It failed before any worker had it."""
     _done_callbacks: list[Callable[[Future[T]], object]]
 
     def __init__(self, control: TaskControl | None = None) -> None:
@@ -300,11 +304,14 @@ class TaskFuture(Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         condition = self._condition
+        left = math.inf if timeout is None else timeout
+        end = time.monotonic() + left
         with condition:
-            if self._state not in _NEVER_PENDING:
-                condition.wait(timeout)
-            if self._state not in _NEVER_PENDING:
-                raise TimeoutError
+            while self._state not in _NEVER_PENDING:
+                if not condition.wait(nap(left)):
+                    left = end - time.monotonic()
+                    if left <= 0 and self._state not in _NEVER_PENDING:
+                        raise TimeoutError
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call ``fn(self)`` when the task is done; at once if it is.

@@ -4,6 +4,7 @@ Each is a thin face of `poolkit._window.Window`: it checks its arguments at the 
 window, and turns what comes back into what its caller wants to see.
 """
 
+import math
 import operator
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -11,25 +12,28 @@ from concurrent.futures import Executor
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from ._checks import check_callable, check_positive_int, check_seconds
 from ._chunking import Chunksize, make_chunking
 from ._describe import function_name
 from ._factory import pool_for
-from ._inherit import INHERIT, Seconds
+from ._inherit import INHERIT, Inherit, Seconds
 from ._public import public
-from .progress import open_progress
+from .progress import Progress, open_progress
 
 # As in `_factory`: worker processes import this module, and seldom use it.
 if TYPE_CHECKING:
     from ._executor import PoolExecutor
     from ._outcome import Outcome
+    from ._retry import Retry
     from ._window import Ending, Window
 
 T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
+
+OnError = int | Literal["raise", "skip"]
 
 
 class ResultIterator(Generic[R]):
@@ -81,8 +85,45 @@ class ResultIterator(Generic[R]):
         self._window.close()
 
 
-def _values(window: "Window") -> Generator[Any]:
-    return window.values()
+def _values(on_error: Any) -> "Callable[[Window], Generator[Any]]":
+    """Return what makes values, and of failures what ``on_error`` says, of what comes back."""
+    if on_error == "raise":
+        return lambda window: window.values()
+    if on_error == "skip":
+        return partial(_tolerant, most=math.inf)
+    if isinstance(on_error, str):
+        raise ValueError(f'on_error must be "raise", "skip" or a number, not {on_error!r:.80}')
+    try:
+        most: int = on_error.__index__()
+    except AttributeError:
+        most = -1
+    if isinstance(on_error, bool) or most < 0:
+        raise TypeError(
+            'on_error must be "raise", "skip", or how many failures to tolerate, '
+            f"not {on_error!r:.80}"
+        )
+    return partial(_tolerant, most=most)
+
+
+def _tolerant(window: "Window", most: float) -> Generator[Any]:
+    """Yield what the function returned; pass over up to so many failures."""
+    errors: list[BaseException] = []
+    for done in window.results():
+        error, handover = done.record.error, [done.record.value]
+        del done
+        if error is None:
+            yield handover.pop()
+        elif most != math.inf:
+            errors.append(error)
+            del error
+            if len(errors) > most:
+                window.close()
+                try:
+                    raise BaseExceptionGroup(
+                        f"{len(errors)} tasks failed, more than on_error={most} tolerates", errors
+                    )
+                finally:
+                    del errors  # a traceback that holds its own error would be a cycle
 
 
 def _outcomes(window: "Window") -> "Generator[Outcome[Any]]":
@@ -90,13 +131,17 @@ def _outcomes(window: "Window") -> "Generator[Outcome[Any]]":
 
     for done in window.results():
         record = done.record
+        retries = done.batch.retries
+        latest = None if retries is None else retries.latest.get(record.number)
+        attempts, handed_over = latest or (1, done.batch.dispatched)
         outcome = Outcome[Any](
             index=done.place,
             args=done.batch.items[record.number],
             value=record.value,
             error=record.error,
+            attempts=attempts,
             worker=record.worker,
-            queued_s=max(0.0, record.start - done.batch.dispatched),
+            queued_s=max(0.0, record.start - handed_over),
             run_s=record.duration,
         )
         handover = [outcome]
@@ -117,7 +162,8 @@ def _open(
     max_pending: int | None,
     task_timeout: Seconds,
     timeout: float | None,
-    progress: bool | None,
+    retry: "Retry | Inherit | None",
+    progress: Progress,
     at_most_once: bool = False,
 ) -> ResultIterator[R]:
     """Check the options that all verbs share, and open a window."""
@@ -132,6 +178,7 @@ def _open(
             fn,
             inputs,
             task_timeout=task_timeout,
+            retry=retry,
             at_most_once=at_most_once,
             chunking=chunking,
             ordered=ordered,
@@ -179,9 +226,11 @@ def map_ordered(
     max_pending: int | None = None,
     task_timeout: Seconds = INHERIT,
     timeout: float | None = None,
+    retry: "Retry | Inherit | None" = INHERIT,
+    on_error: OnError = "raise",
     at_most_once: bool = False,
     strict: bool = False,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> ResultIterator[R]:
     """Call ``fn`` on each item on a pool; yield the results in the order of the input.
 
@@ -201,13 +250,19 @@ def map_ordered(
         task_timeout: Seconds that one item may run, from its start in the worker; None for no
             limit; by default the executor's own.
         timeout: Seconds from this call until the last result must have been yielded.
+        retry: Whether and how failed items are tried again, see `Retry`; None for not at all; by
+            default as the executor has it.
+        on_error: What a failure means (once it is not tried again): ``"raise"`` it, and cancel
+            the rest; ``"skip"`` it; or a number of failures to tolerate, of which one more
+            cancels the rest and raises an `ExceptionGroup` of all.
         at_most_once: Whether no item may run twice. If an item kills the worker process that
             it shares with others of its chunk, those that had finished, and whose results were
             not sent yet (about 2 ms of work), are otherwise run again. Costs a message per
-            item.
+            item; not together with a retry.
         strict: Whether iterables of different lengths are a `ValueError`.
-        progress: Whether to show a progress bar that counts items (needs the extra
-            ``progress``).
+        progress: True for a progress bar by tqdm, ``"rich"`` for one by rich, another text for
+            a label (these need the extra ``progress``), or a function that is called with the
+            number of items done, and of all, if known.
 
     Returns:
         An iterator of results. It can be closed, and used as a context manager.
@@ -217,13 +272,14 @@ def map_ordered(
         TimeoutError: From the iterator: ``timeout`` has passed.
         PoolShutdownError: The executor has been shut down.
         UnsupportedError: The kind can't keep a ``task_timeout``.
-        Exception: From the iterator: whatever ``fn`` or an iterable raised. The first failure
-            cancels the rest; use `map_outcomes` to see them all.
+        Exception: From the iterator: whatever ``fn`` or an iterable raised; the error of an
+            item carries a note that names its call. See ``on_error``; `map_outcomes` shows all.
+        ExceptionGroup: From the iterator: more items failed than ``on_error`` tolerates.
     """
     inputs, length = _zip("map_ordered", iterables, strict)
     return _open(
         "map_ordered",
-        _values,
+        _values(on_error),
         executor,
         fn,
         inputs,
@@ -233,6 +289,7 @@ def map_ordered(
         max_pending=max_pending,
         task_timeout=task_timeout,
         timeout=timeout,
+        retry=retry,
         at_most_once=at_most_once,
         progress=progress,
     )
@@ -248,9 +305,11 @@ def map_unordered(
     max_pending: int | None = None,
     task_timeout: Seconds = INHERIT,
     timeout: float | None = None,
+    retry: "Retry | Inherit | None" = INHERIT,
+    on_error: OnError = "raise",
     at_most_once: bool = False,
     strict: bool = False,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> ResultIterator[R]:
     """Call ``fn`` on each item on a pool; yield the results as they are completed.
 
@@ -260,7 +319,7 @@ def map_unordered(
     inputs, length = _zip("map_unordered", iterables, strict)
     return _open(
         "map_unordered",
-        _values,
+        _values(on_error),
         executor,
         fn,
         inputs,
@@ -270,6 +329,7 @@ def map_unordered(
         max_pending=max_pending,
         task_timeout=task_timeout,
         timeout=timeout,
+        retry=retry,
         at_most_once=at_most_once,
         progress=progress,
     )
@@ -286,9 +346,10 @@ def map_outcomes(
     max_pending: int | None = None,
     task_timeout: Seconds = INHERIT,
     timeout: float | None = None,
+    retry: "Retry | Inherit | None" = INHERIT,
     at_most_once: bool = False,
     strict: bool = False,
-    progress: bool | None = None,
+    progress: Progress = None,
 ) -> "ResultIterator[Outcome[R]]":
     """Call ``fn`` on each item on a pool; yield an `Outcome` for each, failures included.
 
@@ -309,6 +370,7 @@ def map_outcomes(
         max_pending=max_pending,
         task_timeout=task_timeout,
         timeout=timeout,
+        retry=retry,
         at_most_once=at_most_once,
         progress=progress,
     )
@@ -326,7 +388,9 @@ def map_batches(
     max_pending: int | None = None,
     task_timeout: Seconds = INHERIT,
     timeout: float | None = None,
-    progress: bool | None = None,
+    retry: "Retry | Inherit | None" = INHERIT,
+    on_error: OnError = "raise",
+    progress: Progress = None,
 ) -> ResultIterator[R]:
     """Call ``fn`` on lists of ``size`` items; for functions that take many at once.
 
@@ -343,6 +407,8 @@ def map_batches(
         max_pending: As for `map_ordered`, in lists.
         task_timeout: As for `map_ordered`.
         timeout: As for `map_ordered`.
+        retry: As for `map_ordered`.
+        on_error: As for `map_ordered`.
         progress: As for `map_ordered`.
 
     Returns:
@@ -352,7 +418,7 @@ def map_batches(
     inputs, length = _zip("map_batches", (iterable,), False)
     return _open(
         "map_batches",
-        _values,
+        _values(on_error),
         executor,
         fn,
         _lists(inputs, size),
@@ -362,6 +428,7 @@ def map_batches(
         max_pending=max_pending,
         task_timeout=task_timeout,
         timeout=timeout,
+        retry=retry,
         progress=progress,
     )
 

@@ -13,8 +13,11 @@ from ._bounds import Scope
 from ._deadlines import STALL_LOOK, DeadlineKeeper
 from ._describe import function_name
 from ._errors import TaskAbortedError, UnsupportedError
+from ._events import EventStream
 from ._future import Aborted, TaskFuture
+from ._notes import add_note
 from ._options import TaskOptions
+from ._retrying import ROOM, Retrial, Retries
 from ._task import threads
 
 _log = logging.getLogger("poolkit")
@@ -33,16 +36,32 @@ class Link:
         backend: What runs the batches; shared by a pool and all its views.
         scopes: The pool's books first, then those of the view and the views it was made from.
         keeper: Who keeps deadlines, if the backend leaves that to the face.
+        events: Who is told of what becomes of tasks; None if nobody listens.
         limited: Whether any of the scopes has a bound.
         copies_context: Whether tasks see the submitter's context variables.
     """
 
-    __slots__ = ("__weakref__", "backend", "copies_context", "keeper", "limited", "scopes")
+    __slots__ = (
+        "__weakref__",
+        "backend",
+        "copies_context",
+        "events",
+        "keeper",
+        "limited",
+        "scopes",
+    )
 
-    def __init__(self, backend: Backend, scopes: tuple[Scope, ...], keeper: DeadlineKeeper) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        scopes: tuple[Scope, ...],
+        keeper: DeadlineKeeper,
+        events: EventStream | None = None,
+    ) -> None:
         self.backend = backend
         self.scopes = scopes
         self.keeper = keeper
+        self.events = events
         self.limited = any(scope.max_pending is not None for scope in scopes)
         self.copies_context = not backend.capabilities.serializes
 
@@ -69,13 +88,16 @@ class Link:
             batch.places = 1
         places = batch.places * len(batch.items)
         limited: list[Scope] = []
-        sent = False
+        told = sent = False
         try:
             if places:
                 may_block = not self._inside()
                 for scope in self.scopes:
                     scope.take_places(places, may_block=may_block)
                     limited.append(scope)
+            if self.events is not None:
+                self.events.submitted(batch)
+                told = True
             for scope in self.scopes:
                 scope.enter(batch)
             sent = True
@@ -84,20 +106,45 @@ class Link:
             # An interrupt may come when the backend has the batch already, and who closes a
             # scope may have taken it back. What can still be claimed is ours to strike off;
             # whoever claimed the rest settles it.
-            unsent = len(batch.claim_rest())
+            unclaimed = batch.claim_rest()
+            if told and self.events is not None:
+                self.events.cancelled(batch, unclaimed)
+            unsent = len(unclaimed)
             for scope in limited:
                 scope.release(batch.places * unsent)
             if not sent or unsent == len(batch.items):
                 for scope in self.scopes:
                     scope.forget(batch)
             raise
-        if self.backend.capabilities.deadlines != "soft":
-            return
+        if batch.retries is not None and self.backend.capabilities.runs_in_caller:
+            try:
+                batch.retries.run_in_caller()
+            except BaseException:  # an interrupt
+                batch.take_back()
+                raise
+        if self.backend.capabilities.deadlines == "soft":
+            self._watch(batch, queued=bounded and self.scopes[0].size > self.backend.max_workers)
+
+    def dispatch_again(self, retrial: Retrial) -> None:
+        """Hand a further attempt to the backend. Never raises."""
+        try:
+            self.backend.dispatch(retrial)
+        except BaseException as error:  # it is broken
+            if retrial.claim(0):
+                retrial.report_failed([0], error)
+        if self.backend.capabilities.deadlines == "soft":
+            self._watch(retrial, queued=False)
+
+    def _watch(self, batch: Batch, *, queued: bool) -> None:
+        """Have the keeper of deadlines look at the backend.
+
+        Args:
+            batch: What was dispatched.
+            queued: Whether the queue grows, which may be the sign of a pool that stands still.
+        """
         limit = batch.options.task_timeout
         scope, keeper = self.scopes[0], self.keeper
         if limit is None:
-            # A queue that grows, which may be the sign of a pool that stands still.
-            queued = bounded and scope.size > self.backend.max_workers
             if not queued or keeper.watches(self.backend):
                 return
             limit = STALL_LOOK
@@ -112,7 +159,7 @@ class Link:
             mine.take_back()
         mine = set(unsettled)
         for batch, number, _ in self.backend.running():
-            if batch in mine:
+            if batch.origin in mine:
                 self.backend.stop(batch, number, TaskAbortedError(batch.describe(number)))
 
     def _inside(self) -> bool:
@@ -124,7 +171,7 @@ class Link:
     def current_batches(self) -> "list[FaceBatch]":
         """Return the pool's batches that this thread runs, or whose callbacks it runs."""
         batches: list[Any] = list(threads.settling)
-        batches += [run.batch for run in threads.runs()]
+        batches += [run.batch.origin for run in threads.runs()]
         return [b for b in batches if isinstance(b, FaceBatch) and b.backend is self.backend]
 
 
@@ -137,7 +184,9 @@ def forget_parent() -> None:
 class FaceBatch(Batch):
     """A batch that is on the books of a link's scopes."""
 
-    __slots__ = ("_unsettled", "link", "places")
+    __slots__ = ("_unsettled", "link", "places", "retries", "tasks")
+    tasks: list[int]
+    """The numbers of its items, in events; set only if somebody listens."""
 
     def __init__(
         self,
@@ -150,6 +199,7 @@ class FaceBatch(Batch):
         super().__init__(fn, items, kwargs, options)
         self.link = link
         self.places = 0
+        self.retries = None if options.retry is None else Retries(options.retry)
         self._unsettled = len(items)
 
     @property
@@ -157,8 +207,27 @@ class FaceBatch(Batch):
         """What runs it."""
         return self.link.backend
 
+    @property
+    def unfinished_parts(self) -> Sequence[Batch]:
+        return (self,) if self.retries is None else (self, *self.retries.parts.copy())
+
+    @property
+    def unwanted(self) -> bool:  # type: ignore[override]
+        return any(scope.unwanted for scope in self.link.scopes)
+
+    @property
+    def unstarted(self) -> int:
+        """How many of its items wait for a worker, or for another attempt."""
+        return sum(len(part.todo) for part in self.unfinished_parts)
+
     def report(self, records: Sequence[Record]) -> None:
         """Free the items' places, let them take effect, and only then leave the books."""
+        if self.retries is not None:
+            records = self._without_retried(self.retries, records)
+            if not records:
+                return
+        if self.link.events is not None:
+            self.link.events.ended(self, records)
         if self.places:
             self._release(len(records))
         try:
@@ -170,8 +239,12 @@ class FaceBatch(Batch):
     def take_back(self) -> bool:
         """Cancel what has not started; say whether that was anything. Never waits."""
         indices = self.link.backend.withdraw(self)
+        if self.retries is not None:
+            indices += self.retries.take_back()
         if not indices:
             return False
+        if self.link.events is not None:
+            self.link.events.cancelled(self, indices)
         if self.places:
             self._release(len(indices))
         self.settle_withdrawn(indices)
@@ -180,6 +253,33 @@ class FaceBatch(Batch):
 
     def let_go(self) -> None:
         """Release what an interrupt made this thread leave locked."""
+
+    def attempt_at(self, number: int) -> int:
+        """Return which attempt an item is at, from 1."""
+        return 1 if self.retries is None else self.retries.attempt(number)
+
+    def _without_retried(self, retries: Retries, records: Sequence[Record]) -> list[Record]:
+        """Send what is to be tried again to wait for that; return the rest."""
+        return [record for record in records if not self._tries_again(retries, record)]
+
+    def _tries_again(self, retries: Retries, record: Record) -> bool:
+        if record.error is None or self._cancels():
+            return False
+        retrial = retries.next_attempt(self, record, ROOM.clock.monotonic())
+        if retrial is None:
+            return False
+        # Who cancels says so first, and then takes back what has not started.
+        if self._cancels() and retrial.claim(0):
+            retries.parts.discard(retrial)
+            return False
+        if self.link.events is not None:
+            self.link.events.retried(self, record, retrial.attempt - 1)
+        if not self.backend.capabilities.runs_in_caller:
+            ROOM.enter(retrial)
+        return True
+
+    def _cancels(self) -> bool:
+        return any(scope.cancels for scope in self.link.scopes)
 
     def settle(self, records: Sequence[Record]) -> None:
         """Let these results take effect. Never raises."""
@@ -227,14 +327,15 @@ class Submission(FaceBatch):
         self.parcel = None
         self.link = link
         self.places = 0
+        self.retries = None if options.retry is None else Retries(options.retry)
         self._unsettled = 1
         self.future: TaskFuture[Any] = TaskFuture(self)
 
     def is_running(self) -> bool:
         """Whether a worker runs the task now."""
-        if self.running:  # in this process; perhaps on a worker that was abandoned
+        if any(part.running for part in self.unfinished_parts):  # in this process
             return True
-        return any(item.batch is self for item in self.link.backend.running())
+        return any(item.batch.origin is self for item in self.link.backend.running())
 
     def cancel(self) -> bool:
         """Take the task back if it has not started; say whether it is cancelled, by whomever."""
@@ -274,8 +375,9 @@ class Submission(FaceBatch):
                     "abort() of a running task",
                     "cancel() what has not started, or use a kind such as 'thread'",
                 )
-            if backend.stop(self, 0, TaskAbortedError(self.describe(0))):
-                return stops
+            for part in self.unfinished_parts:
+                if backend.stop(part, 0, TaskAbortedError(self.describe(0))):
+                    return stops
             time.sleep(0)  # between its claim and its start, or its end and its settling
         return "finished"
 
@@ -284,6 +386,9 @@ class Submission(FaceBatch):
 
     def settle(self, records: Sequence[Record]) -> None:
         (record,) = records
+        if record.error is not None:
+            add_note(self, record, None, self.attempt_at(0))
+            self.future._refused = not record.worker
         self.future._settle(FINISHED, record.value, record.error)
 
     def settle_withdrawn(self, indices: Collection[int]) -> None:

@@ -90,6 +90,8 @@ class Run:
         token = self.token
         if token is not None:
             token._stop.set()
+            for group in list(token._groups):
+                group._cancel()
 
 
 class ThreadState(threading.local):
@@ -131,10 +133,12 @@ class CurrentTask:
         attempt: Which try this is, from 1.
     """
 
-    def __init__(self, deadline: float | None) -> None:
+    def __init__(self, deadline: float | None, attempt: int = 1) -> None:
         self.deadline = deadline
-        self.attempt = 1
+        self.attempt = attempt
         self._stop = threading.Event()
+        self._groups: list[Any] = []
+        """The groups whose blocks it is in; they end with it. Changed by atomic operations."""
 
     @property
     def cancelled(self) -> bool:
@@ -174,8 +178,9 @@ def current_task() -> CurrentTask:
         )
     if run.token is None:
         limit = run.batch.options.task_timeout
-        run.token = CurrentTask(None if limit is None else run.start + limit)
-        if run.stopping:
+        deadline = None if limit is None else run.start + limit
+        run.token = CurrentTask(deadline, run.batch.attempt)
+        if run.stopping or run.batch.unwanted:
             run.token._stop.set()
     return run.token
 
@@ -231,8 +236,10 @@ def _alternatives(awaiting: Awaiting) -> list[Run | None]:
     if awaiting.come is not None and awaiting.come():
         return [None]
     for batch in awaiting.batches:
-        runs = [None if run.has_news() else run for run in list(batch.running.values())]
-        found += runs if runs and not batch.todo else [None]
+        parts = batch.unfinished_parts
+        runs = [run for part in parts for run in list(part.running.values())]
+        idle = not runs or any(part.todo for part in parts)
+        found += [None] if idle else [None if run.has_news() else run for run in runs]
     return found
 
 

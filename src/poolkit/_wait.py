@@ -5,15 +5,21 @@ its slot while it waits, which the standard library's functions can't know to do
 """
 
 import concurrent.futures
+import math
+import time
 from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ALL_COMPLETED, Future
-from typing import Any, TypeVar
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, Future
+from typing import Any, Final, TypeVar
 
+from ._clock import nap
 from ._future import TaskControl, TaskFuture
 from ._public import public
 from ._task import threads, waiting_for
 
 T = TypeVar("T")
+
+# To take many futures' locks, and to give them back, takes time; so much longer is a nap for each.
+_PER_FUTURE: Final = 1e-4
 
 
 @public
@@ -46,12 +52,34 @@ def _wait(
 ) -> "concurrent.futures._base.DoneAndNotDoneFutures[T]":
     missing = [future for future in fs if not future.done()]
     if not missing or not threads.in_pool:
-        return concurrent.futures.wait(fs, timeout, return_when)
+        return _wait_in_naps(fs, timeout, return_when, len(missing))
     if len(missing) == 1 and timeout is None and (controls := _controls(missing)):
         controls[0].run_here()
     any_of = return_when != ALL_COMPLETED
     with _waiting_for(missing, any_of=any_of, untimed=timeout is None):
         return concurrent.futures.wait(fs, timeout, return_when)
+
+
+def _wait_in_naps(
+    fs: set[Future[T]], timeout: float | None, return_when: str, missing: int
+) -> "concurrent.futures._base.DoneAndNotDoneFutures[T]":
+    """Do what the standard library's `wait` does, and lose no Ctrl-C."""
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    while True:
+        left = nap(end - time.monotonic())
+        if left is not None and left > 0:  # to begin anew takes time, too
+            left = min(left + missing * _PER_FUTURE, end - time.monotonic())
+        found = concurrent.futures.wait(fs, left, return_when)
+        if _enough(found, return_when) or time.monotonic() >= end:
+            return found
+
+
+def _enough(found: "concurrent.futures._base.DoneAndNotDoneFutures[T]", return_when: str) -> bool:
+    if not found.not_done or return_when == FIRST_COMPLETED:
+        return not found.not_done or bool(found.done)
+    return return_when == FIRST_EXCEPTION and any(
+        not future.cancelled() and future.exception() is not None for future in found.done
+    )
 
 
 @public

@@ -29,7 +29,9 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from ._backend import Record
 from ._chunking import Chunking
+from ._clock import nap
 from ._errors import PoolkitError
+from ._notes import add_note
 from ._options import TaskOptions
 from ._submission import FaceBatch, Link
 from ._task import threads, waiting_for
@@ -111,8 +113,8 @@ class WindowBatch(FaceBatch):
 class Progress(Protocol):
     """What a progress bar has to offer."""
 
-    def update(self, count: int, /) -> object:
-        """Count items that came back."""
+    def update(self, count: int, failed: int, /) -> object:
+        """Count items that came back, and those of them that failed."""
         ...
 
     def close(self) -> object:
@@ -351,9 +353,9 @@ class Window:
             chunks = any(len(batch.items) > 1 for batch in self._in_flight)
             limit = min(max(0.0, left), pause if chunks else math.inf)
             try:
-                return cast(Arrival, self._inbox.get(timeout=None if limit == math.inf else limit))
+                return cast(Arrival, self._inbox.get(timeout=nap(limit)))
             except queue.Empty:
-                if left <= limit:
+                if self._deadline is not None and time.monotonic() >= self._deadline:
                     raise TimeoutError(
                         f"{self._pulled - self._returned} results still missing after timeout="
                         f"{self._timeout:g} s; {self._yielded} were yielded"
@@ -378,8 +380,12 @@ class Window:
             self._in_flight.discard(batch)
         self._returned += len(records)
         self._chunking.observe(records)
+        failed = [record for record in records if record.error is not None]
+        for record in failed:
+            place = batch.base + record.number
+            add_note(batch, record, place, batch.attempt_at(record.number))
         if self._progress is not None:
-            self._progress.update(len(records))
+            self._progress.update(len(records), len(failed))
         if not self._ordered:
             self._ready.extend([Done(batch, record) for record in records])
             return

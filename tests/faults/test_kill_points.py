@@ -55,7 +55,7 @@ def run_scenario(runs: Path, start_method: str, *, recycle: bool) -> list[Outcom
         for future in futures:
             error = future.exception()
             value: Any = None if error is not None else future.result()
-            outcomes.append(Outcome(0, (), value, error, "", 0.0, 0.0))
+            outcomes.append(Outcome(0, (), value, error, 1, "", 0.0, 0.0))
     return outcomes
 
 

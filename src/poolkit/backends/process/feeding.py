@@ -207,9 +207,8 @@ class Feeding:
             if len(entries) > 1 and numbers != list(range(len(entries))):
                 # A part of them. What was taken back just now has its flag set, and is passed over.
                 entries = [() if n == HOLE else entries[n] for n in numbers]
-            message.append(
-                (assignment.first, name, parcel.kwargs, parcel.limit, parcel.hold, entries)
-            )
+            options = parcel.limit, parcel.hold, parcel.attempt
+            message.append((assignment.first, name, parcel.kwargs, options, entries))
         worker.channel.queue(frame(marshal.dumps(message)))
         if self.step is not None:
             self.step()

@@ -46,8 +46,8 @@ class Function:
         self.data = data
         self.mean = math.inf
         """Seconds that a call takes; infinite while nobody knows."""
-        self.parcels: dict[tuple[float | None, bool], Parcel] = {}
-        """The parcels of batches that need none of their own, by limit and hold."""
+        self.parcels: dict[tuple[float | None, bool, int], Parcel] = {}
+        """The parcels of batches that need none of their own, by limit, hold and attempt."""
 
     def observe(self, seconds: float) -> None:
         """Learn from a call, or from the mean of several."""
@@ -61,7 +61,7 @@ class Parcel:
     each costs the collector time.
     """
 
-    __slots__ = ("entries", "fn", "function", "hold", "kwargs", "large", "limit")
+    __slots__ = ("attempt", "entries", "fn", "function", "hold", "kwargs", "large", "limit")
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class Parcel:
         entries: list[Entry] | None,
         limit: float | None,
         hold: bool,
+        attempt: int,
     ) -> None:
         self.function = function
         self.fn = fn
@@ -82,6 +83,7 @@ class Parcel:
         self.limit = limit
         self.hold = hold
         """Whether results may be held back, and so lost and repeated."""
+        self.attempt = attempt
 
 
 class Packer:
@@ -123,7 +125,8 @@ class Packer:
         """
         function, fn = self._function(batch.fn)
         items, options = batch.items, batch.options
-        key = options.task_timeout, len(items) > 1 and not options.at_most_once
+        hold = len(items) > 1 and not options.at_most_once
+        key = options.task_timeout, hold, batch.attempt
         kwargs = dict(batch.kwargs) if batch.kwargs else None
         if _all_plain(items):
             if fn is None and kwargs is None:

@@ -67,8 +67,10 @@ def _checked(data: bytes) -> bytes:
 class _Call:
     """Stands for a batch and its options, for `current_task`."""
 
-    def __init__(self, limit: float | None) -> None:
+    def __init__(self, limit: float | None, attempt: int) -> None:
         self.task_timeout = limit
+        self.attempt = attempt
+        self.unwanted = False
 
     @property
     def options(self) -> "_Call":
@@ -120,7 +122,7 @@ class _Worker:
                 self._send()
                 return
             while message:
-                first, fn, kwargs, limit, hold, entries = message.pop(0)
+                first, fn, kwargs, (limit, hold, attempt), entries = message.pop(0)
                 if type(fn) is tuple and fn[1] is not None:
                     self._packed_functions[fn[0]] = fn[1]
                 if first <= self._serial:  # sent again, as the parent was interrupted
@@ -130,7 +132,7 @@ class _Worker:
                     self._serial, self._first = first - 1, first
                 if hold:
                     self._wake_holder()
-                if not self._work(fn, kwargs, _Call(limit), hold, entries):
+                if not self._work(fn, kwargs, _Call(limit, attempt), hold, entries):
                     self._send()
                     channel.send(marshal.dumps(("bye", self._serial)))
                     return
