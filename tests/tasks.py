@@ -165,3 +165,58 @@ class GateKeeper:
         os.close(self._started)
         if self._opened is not None:
             os.close(self._opened)
+
+
+def attempts_so_far(folder: Path, name: object) -> int:
+    """Count a call by a file each, in whatever process it runs; return how many came before."""
+    for number in range(10_000):
+        try:
+            (folder / f"{name}-{number}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return number
+    raise AssertionError("too many attempts")
+
+
+def fail_first(folder: Path, failures: int, name: object = "task") -> tuple[object, int]:
+    """Fail so many times, then return the name and which call this is."""
+    before = attempts_so_far(folder, name)
+    if before < failures:
+        raise ConnectionError(f"{name} is not ready")
+    return name, before + 1
+
+
+def attempt_after(folder: Path, failures: int) -> int:
+    """Fail so many times, then return what poolkit says which attempt this is."""
+    fail_first(folder, failures)
+    return poolkit.current_task().attempt
+
+
+def die_first(folder: Path, deaths: int) -> int:
+    """Kill the worker so many times; then return which attempt this is."""
+    if attempts_so_far(folder, "task") < deaths:
+        os._exit(1)
+    return poolkit.current_task().attempt
+
+
+def hang_first(folder: Path, times: int) -> int:
+    """Take too long so many times; then return which attempt this is."""
+    if attempts_so_far(folder, "task") < times:
+        poolkit.current_task().wait(60)
+        time.sleep(0.01 if poolkit.current_task().cancelled else 60)
+    return poolkit.current_task().attempt
+
+
+def wait_for_the_end(folder: Path) -> str:
+    """Say that it runs, and go on until told to stop."""
+    (folder / "running").touch()
+    poolkit.current_task().wait(60)
+    poolkit.current_task().check()
+    return "nobody told me to stop"
+
+
+def fail_when_running(folder: Path) -> NoReturn:
+    """Fail once `wait_for_the_end` runs."""
+    while not (folder / "running").exists():
+        poolkit.current_task().wait(0.001)
+    raise KeyError("the guilty one")

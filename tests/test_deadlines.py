@@ -73,6 +73,10 @@ class Items(Batch):
         raise NotImplementedError
 
     @property
+    def may_come_back(self) -> bool:
+        return False
+
+    @property
     def unstarted(self) -> int:
         return len(self.todo)
 

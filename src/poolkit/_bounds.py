@@ -23,6 +23,11 @@ class Booked(Protocol):
         """How many of its items have not started."""
         ...
 
+    @property
+    def may_come_back(self) -> bool:
+        """Whether its items may be dispatched again."""
+        ...
+
     def take_back(self) -> bool:
         """Cancel what has not started; say whether that was anything."""
         ...

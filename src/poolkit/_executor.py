@@ -119,7 +119,7 @@ class PoolExecutor(Executor):
         _links.add(self._link)
         if parent is None:
             # An executor that is dropped lets its workers finish what they have, and go.
-            weakref.finalize(self, backend.shutdown, False).atexit = False
+            weakref.finalize(self, self._link.release).atexit = False
         elif max_pending is None:
             self._max_pending = parent._max_pending
 
@@ -323,7 +323,10 @@ class PoolExecutor(Executor):
             self._drain(scope, inside)
         if self._parent is None:
             # A worker can't wait for its own end, and who is part of a task must not.
-            self._link.backend.shutdown(wait and not inside)
+            if wait and not inside:
+                self._link.backend.shutdown(wait=True)
+            else:
+                self._link.release()
             if wait and not scope.busy:
                 KEEPER.forget(self._link.backend)
                 ROOM.rest()

@@ -1,5 +1,6 @@
 """Batches as the face makes them: on the books of its scopes, and, for `submit`, with a future."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -162,6 +163,17 @@ class Link:
             if batch.origin in mine:
                 self.backend.stop(batch, number, TaskAbortedError(batch.describe(number)))
 
+    def release(self) -> None:
+        """Have the backend release its workers when all is done, without waiting for that."""
+        scope, backend = self.scopes[0], self.backend
+        if any(batch.may_come_back for batch in scope.unsettled()):
+            # It must take what is tried again, and so can't be told yet.
+            with contextlib.suppress(RuntimeError):  # the interpreter is about to end
+                name, args = "poolkit-release", (scope, backend)
+                threading.Thread(target=_release_later, args=args, name=name, daemon=True).start()
+                return
+        backend.shutdown(wait=False)
+
     def _inside(self) -> bool:
         """Whether the caller is a task of the same pool."""
         if threads.slot is not None and threads.slot.backend is self.backend:
@@ -173,6 +185,11 @@ class Link:
         batches: list[Any] = list(threads.settling)
         batches += [run.batch.origin for run in threads.runs()]
         return [b for b in batches if isinstance(b, FaceBatch) and b.backend is self.backend]
+
+
+def _release_later(scope: Scope, backend: Backend) -> None:
+    scope.drain()
+    backend.shutdown(wait=False)
 
 
 def forget_parent() -> None:
@@ -210,6 +227,11 @@ class FaceBatch(Batch):
     @property
     def unfinished_parts(self) -> Sequence[Batch]:
         return (self,) if self.retries is None else (self, *self.retries.parts.copy())
+
+    @property
+    def may_come_back(self) -> bool:
+        """Whether its items may be tried again."""
+        return self.retries is not None
 
     @property
     def unwanted(self) -> bool:  # type: ignore[override]
