@@ -1,6 +1,7 @@
 """Cases in which an earlier draft hung, lost a task, or told of a deadlock that was none."""
 
 import concurrent.futures
+import contextvars
 import gc
 import itertools
 import signal
@@ -10,13 +11,15 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import poolkit
-from poolkit import DeadlockError, PoolShutdownError, make_executor, map_unordered
+from poolkit import DeadlockError, PoolShutdownError, make_executor, map_ordered, map_unordered
 
+from . import tasks
 from .tasks import GateKeeper, Meter, square
 
 pytestmark = pytest.mark.timeout(20)
@@ -288,3 +291,60 @@ def test_collecting_iterators_at_any_moment_locks_nothing_up() -> None:
                 pool.submit(abs, -1).result()
     finally:
         gc.set_threshold(*thresholds)
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_an_input_may_wait_for_what_it_has_given_out(kind: str, tmp_path: Any) -> None:
+    """As a crawler's does, even where chunks have grown large: a part of one does not wait."""
+    context = contextvars.ContextVar("context", default="lost")
+    context.set("kept")
+    pullers = set()
+
+    def feed() -> Iterator[Any]:
+        yield from itertools.repeat(None, 5000)
+        for number in range(3):
+            yield tmp_path / str(number)
+        pullers.add(threading.get_ident())
+        while len(list(tmp_path.iterdir())) < 3:
+            threading.Event().wait(0.001)
+        yield from itertools.repeat(None, 100)
+
+    with make_executor(kind, 2) as pool:
+        list(map_unordered(pool, touch, range(20000)))
+        task = touch if kind == "process" else lambda path: touch(path) or context.get()
+        results = list(map_unordered(pool, task, feed()))
+    assert len(results) == 5103
+    assert set(results) == ({None} if kind == "process" else {"kept"})
+    assert pullers == {threading.get_ident()}
+
+
+def touch(path: Any) -> Any:
+    return path.touch() if isinstance(path, Path) else None
+
+
+def test_an_input_that_breaks_off_in_the_middle_of_a_chunk() -> None:
+    def feed() -> Iterator[int]:
+        yield from range(1000)
+        raise LookupError("broken off")
+
+    seen: list[int] = []
+    with make_executor("thread", 2) as pool:
+        with pytest.raises(LookupError):
+            seen.extend(map_ordered(pool, abs, feed(), chunksize=64))
+        results = map_ordered(pool, abs, feed(), chunksize=64)
+        assert list(itertools.islice(results, 1000)) == list(range(1000))
+        with pytest.raises(LookupError):
+            next(results)
+        assert list(results) == []
+
+
+def test_an_input_that_is_running_already() -> None:
+    def feed() -> Iterator[int]:
+        yield 1
+        yield from map_ordered(pool, tasks.square, itself)
+
+    with make_executor("thread", 2) as pool:
+        itself = feed()
+        with pytest.raises(ValueError, match="already executing"):
+            list(map_ordered(pool, tasks.square, itself))
+        assert pool.submit(abs, -1).result() == 1

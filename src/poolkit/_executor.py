@@ -19,6 +19,7 @@ from ._chunking import Chunking, Chunksize, make_chunking
 from ._deadlines import KEEPER
 from ._errors import TaskSerializationError, UnsupportedError
 from ._future import TaskFuture
+from ._hand import WATCH
 from ._inherit import INHERIT, Inherit, Seconds, WhenFull
 from ._options import TaskOptions, check_retry
 from ._public import public
@@ -65,6 +66,7 @@ def _forget_parent() -> None:
     _links.clear()
     KEEPER.abandon()
     ROOM.abandon()
+    WATCH.abandon()
     _submission.forget_parent()
     _task.forget_parent()
 

@@ -6,8 +6,10 @@
           └───────────── pulled and not yet yielded: at most `bound` ──────────┘
 
 Everything happens in the consumer's thread, except that workers put records into the inbox: one
-``SimpleQueue.put`` per report, no lock and no future per item. The input is pulled by the
-consumer's thread alone, so a plain generator is safe, and a slow consumer stops the producer.
+``SimpleQueue.put`` per report, no lock and no future per item; and that a chunk which the input
+keeps waiting is dispatched by another thread (see `poolkit._hand`). The input is pulled by the
+consumer's thread alone, so a plain generator is safe, and a slow consumer stops the producer; an
+input that is slower than a millisecond an item is pulled only when no result is ready.
 
 Invariants:
 
@@ -24,21 +26,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import CancelledError
-from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from ._backend import Record
 from ._chunking import Chunking
 from ._clock import nap
 from ._errors import PoolkitError
+from ._hand import PATIENCE, Hand
 from ._notes import add_note
 from ._options import TaskOptions
 from ._submission import FaceBatch, Link
 from ._task import threads, waiting_for
 
-# How long a chunk may wait for its next item, in seconds. An input that is slower than this is
-# pulled only when no result is ready.
-PATIENCE: Final = 0.001
 # How long to wait before asking workers for results that they hold back, at first, in seconds.
 REPORT_EVERY: Final = 0.004
 # How long the verb's call itself may spend on pulling, in seconds, before it returns.
@@ -169,7 +168,10 @@ class Window:
         """
         self._link = link
         self._fn = fn
-        self._inputs = iter(inputs)
+        may_block = as_submits and link.limited
+        self._hand = Hand(
+            inputs, watched=not (link.backend.capabilities.runs_in_caller or may_block)
+        )
         self._options = options
         self._chunking = chunking
         self._ordered = ordered
@@ -190,7 +192,6 @@ class Window:
         self._returned = 0
         self._yielded = 0
         self._feed_at: float = 0  # look after the input when so many have been yielded
-        self._pull_time = 0.0  # seconds that the last chunk took to pull
         self._exhausted = False
         self._input_error: BaseException | None = None
 
@@ -228,30 +229,43 @@ class Window:
             chunk = min(self._chunking.size, limit)
             self._feed_at = self._pulled + chunk - limit
             if self._yielded < self._feed_at or (
-                self._ready and (one_at_a_time or self._pull_time > PATIENCE)
+                self._ready and (one_at_a_time or self._hand.seconds > PATIENCE)
             ):
                 return
             self._feed_chunk(limit - (self._pulled - self._yielded))
             self._collect()
-            budget -= self._pull_time
+            budget -= self._hand.seconds
             if budget < 0:
                 return
         self._feed_at = math.inf
 
     def _feed_chunk(self, room: float) -> None:
-        items = self._pull(int(min(self._chunk_size(), room)))
-        if not items:
+        hand = self._hand
+        try:
+            hand.fill(int(min(self._chunk_size(), room)), self._send)
+        except BaseException:
+            self.close("interrupted")  # Ctrl-C while pulling: now
+            raise
+        if hand.exhausted:
+            self._exhausted = True
+            self._input_error = self._input_error or hand.error
+
+    def _send(self, items: list[tuple[Any, ...]]) -> None:
+        """Dispatch a chunk; perhaps in another thread, while the consumer's waits for the input."""
+        if self._exhausted:  # closed, or refused before
             return
         base, self._pulled = self._pulled, self._pulled + len(items)
         batch = WindowBatch(self._link, self._fn, items, self._options, base, self._inbox)
         self._in_flight.add(batch)
         try:
             self._link.dispatch(batch, bounded=self._as_submits)
-        except BaseException as error:
-            # Not one of these items runs: they end like an input that broke off before them.
+        except Exception as error:
+            # Not one of these items runs: they end like an input that broke off before them. It
+            # is raised once all results are out.
             self._in_flight.discard(batch)
             self._pulled = base
-            self._end_input(error)
+            self._exhausted = True
+            self._input_error = error
 
     def _chunk_size(self) -> int:
         size = self._chunking.size
@@ -259,35 +273,6 @@ class Window:
             left = max(0, self._length - self._pulled)
             size = min(size, max(1, math.ceil(left / (2 * self._link.backend.max_workers))))
         return size
-
-    def _pull(self, count: int) -> list[tuple[Any, ...]]:
-        """Take up to `count` items; fewer if the input ends, breaks, or takes its time."""
-        items: list[tuple[Any, ...]] = []
-        start = time.monotonic()
-        try:
-            while len(items) < count:
-                # In slices, so that the clock is read once per many quick items.
-                part = min(count - len(items), max(1, len(items)))
-                before = len(items)
-                for item in islice(self._inputs, part):
-                    items.append(item)
-                if len(items) - before < part:
-                    self._exhausted = True
-                    break
-                if time.monotonic() - start > PATIENCE:
-                    break
-        except BaseException as error:
-            self._end_input(error)
-        self._pull_time = time.monotonic() - start
-        return items
-
-    def _end_input(self, error: BaseException) -> None:
-        """Remember why the input ended; it is raised once all results are out."""
-        self._exhausted = True
-        if not isinstance(error, Exception):
-            self.close("interrupted")  # Ctrl-C while pulling: now
-            raise error
-        self._input_error = error
 
     # -- yielding ---------------------------------------------------------------------------
 
@@ -412,11 +397,11 @@ class Window:
                 pool is this window's own.
         """
         self._exhausted = True
+        self._hand.close()
         batches, self._in_flight = self._in_flight, set()
         for batch in batches:
             batch.take_back()
         # Nothing is kept any longer than needed.
-        self._inputs = iter(())
         self._inbox.close()
         self._ready.clear()
         self._buffer.clear()

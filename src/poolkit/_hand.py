@@ -1,0 +1,161 @@
+"""`Hand`: takes items from an input, and lets them go in chunks that nobody waits for.
+
+A chunk is pulled item by item. An input that pauses in the middle (a queue, a cursor, a crawler's
+frontier that grows by what its own results find) must not hold up the items before the pause:
+they leave after a millisecond, sent by a thread that watches all inputs that are being pulled.
+The input itself is only ever touched by the thread that calls `Hand.fill`, so generators, database
+cursors and whatever else belongs to a thread are safe.
+
+Invariants:
+
+* Only `fill` adds to ``_items``, at the end; whoever takes items away holds ``_lock``, and sends
+  them before it lets go of it. So they leave in order.
+* A hand is watched only inside `fill`.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
+from itertools import islice
+from typing import Any, Final
+
+# How long an item may wait for the rest of its chunk, in seconds.
+PATIENCE: Final = 0.001
+# The watching thread ends when it has had nothing to watch for so many looks.
+_IDLE_LOOKS: Final = 20
+
+Item = tuple[Any, ...]
+Send = Callable[[list[Item]], None]
+
+
+class Hand:
+    """The end of a verb's input, and what has been taken from it and not been sent."""
+
+    def __init__(self, inputs: Iterable[Item], *, watched: bool) -> None:
+        """Prepare; nothing is pulled before `fill`.
+
+        Args:
+            inputs: Argument tuples.
+            watched: Whether items may be sent by another thread than the one that pulls them.
+        """
+        self._inputs = iter(inputs)
+        self._watched = watched
+        self.exhausted = False
+        """Whether nothing more will come of the input."""
+        self.error: Exception | None = None
+        """What the input raised, if it broke off."""
+        self.seconds = 0.0
+        """How long the last `fill` took to pull."""
+        # Guards taking from `_items`. Re-entrant, as the collector may strike while it is held.
+        self._lock = threading.RLock()
+        self._items: list[Item] = []
+        self._since = 0.0
+        self._send: Send | None = None
+        self._context: Context | None = None
+
+    def fill(self, count: int, send: Send) -> None:
+        """Pull up to `count` items and send them: together, unless the input takes its time.
+
+        Args:
+            count: How many.
+            send: Called with a list of items; with the lock held, and perhaps in another thread.
+        """
+        items, start = self._items, time.monotonic()
+        watched = self._watched and count > 1
+        if watched:
+            self._since, self._send, self._context = start, send, copy_context()
+            WATCH.begin(self)
+        try:
+            taken = 0
+            while taken < count:
+                # In slices, so that the clock is read once per many quick items.
+                part = min(count - taken, max(1, taken))
+                before = taken
+                for item in islice(self._inputs, part):
+                    items.append(item)
+                    taken += 1
+                if taken - before < part:
+                    self.exhausted = True
+                    break
+                if time.monotonic() - start > PATIENCE:
+                    break
+        except Exception as error:
+            self.exhausted, self.error = True, error
+        finally:
+            if watched:
+                WATCH.end(self)
+                self._send = self._context = None
+        self.seconds = time.monotonic() - start
+        self._let_go(send)
+
+    def close(self) -> None:
+        """Pull no more, and forget the input."""
+        with self._lock:  # what is just being sent is sent when this returns
+            self.exhausted = True
+            self._inputs = iter(())
+            self._items.clear()
+
+    def hurry(self) -> None:
+        """Send what has waited long enough; for the watching thread."""
+        send, context = self._send, self._context
+        waiting = self._items and time.monotonic() - self._since > PATIENCE
+        if waiting and send is not None and context is not None:
+            context.copy().run(self._let_go, send)
+
+    def _let_go(self, send: Send) -> None:
+        with self._lock:
+            count = len(self._items)
+            if count:
+                items = self._items[:count]
+                del self._items[:count]
+                send(items)
+
+
+class _Watch:
+    """The thread that looks after hands which wait for their inputs; one for all."""
+
+    def __init__(self) -> None:
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Forget everything, in a forked child, where the thread does not exist."""
+        self._hands: set[Hand] = set()  # changed by single, atomic operations
+        self._lock = threading.RLock()  # guards `_runs`
+        self._runs = False
+
+    def begin(self, hand: Hand) -> None:
+        """Look after a hand from now on."""
+        self._hands.add(hand)  # before looking whether the thread runs; it does the reverse
+        if not self._runs:
+            with self._lock:
+                if self._runs:
+                    return  # type: ignore[unreachable]  # another thread was quicker
+                self._runs = True
+            try:
+                threading.Thread(target=self._keep, name="poolkit-inputs", daemon=True).start()
+            except RuntimeError:  # no more threads, or the interpreter is about to end
+                self._runs = False
+
+    def end(self, hand: Hand) -> None:
+        """Look after it no more."""
+        self._hands.discard(hand)
+
+    def _keep(self) -> None:
+        idle = 0
+        while idle < _IDLE_LOOKS or not self._stops():
+            time.sleep(PATIENCE)
+            idle += 1
+            for hand in list(self._hands.copy()):
+                hand.hurry()
+                idle = 0
+
+    def _stops(self) -> bool:
+        with self._lock:
+            self._runs = False
+            if self._hands:
+                self._runs = True
+            return not self._runs
+
+
+WATCH: Final = _Watch()
