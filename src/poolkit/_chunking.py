@@ -1,13 +1,13 @@
 """How many items of a verb's input travel together."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from ._checks import check_positive_int
+from ._records import seconds_of
 
 if TYPE_CHECKING:
-    from ._backend import Record
+    from ._records import Record
 
 # A chunk should run about this long, in seconds: a thousand times what sending it costs, and
 # short enough that nobody waits for its neighbours.
@@ -53,7 +53,7 @@ class TimedChunks:
 
     def observe(self, records: "Sequence[Record]") -> None:
         """Move the mean half-way to what these items took, and the size with it."""
-        mean = math.fsum(record.duration for record in records) / len(records)
+        mean = seconds_of(records) / len(records)
         self._mean = mean if self._mean is None else (self._mean + mean) / 2
         fitting = TARGET / self._mean if self._mean > TARGET / self._most else self._most
         self.size = max(1, min(int(fitting), 2 * self.size))

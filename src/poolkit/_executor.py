@@ -332,6 +332,7 @@ class PoolExecutor(Executor):
             if wait and not scope.busy:
                 KEEPER.forget(self._link.backend)
                 ROOM.rest()
+                WATCH.rest()
 
     def _drain(self, scope: Scope, inside: list[FaceBatch]) -> None:
         """Wait for the scope's tasks, but for those that the caller is in."""

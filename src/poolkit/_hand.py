@@ -13,6 +13,7 @@ Invariants:
 * A hand is watched only inside `fill`.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -121,41 +122,56 @@ class _Watch:
     def abandon(self) -> None:
         """Forget everything, in a forked child, where the thread does not exist."""
         self._hands: set[Hand] = set()  # changed by single, atomic operations
-        self._lock = threading.RLock()  # guards `_runs`
-        self._runs = False
+        # Guards the fields below. Re-entrant, as the collector may strike while it is held.
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._open = False  # whether the thread goes on
+        self._bell = threading.Lock()  # held but when the thread is to look
+        self._bell.acquire()
 
     def begin(self, hand: Hand) -> None:
         """Look after a hand from now on."""
-        self._hands.add(hand)  # before looking whether the thread runs; it does the reverse
-        if not self._runs:
-            with self._lock:
-                if self._runs:
-                    return  # type: ignore[unreachable]  # another thread was quicker
-                self._runs = True
-            try:
-                threading.Thread(target=self._keep, name="poolkit-inputs", daemon=True).start()
-            except RuntimeError:  # no more threads, or the interpreter is about to end
-                self._runs = False
+        self._hands.add(hand)  # before looking whether the thread goes on; it does the reverse
+        if not self._open:
+            with self._lock, contextlib.suppress(RuntimeError):  # no more threads
+                if not self._open:
+                    self._thread = threading.Thread(
+                        target=self._keep, name="poolkit-inputs", daemon=True
+                    )
+                    self._thread.start()
+                    self._open = True
 
     def end(self, hand: Hand) -> None:
         """Look after it no more."""
         self._hands.discard(hand)
 
+    def rest(self) -> None:
+        """Have the thread end, and wait for that, if there is nothing to look after."""
+        with self._lock:
+            thread = None if self._hands else self._thread
+            if thread is not None and self._open:
+                self._open = False
+                with contextlib.suppress(RuntimeError):  # it was rung already
+                    self._bell.release()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
     def _keep(self) -> None:
-        idle = 0
-        while idle < _IDLE_LOOKS or not self._stops():
-            time.sleep(PATIENCE)
+        me, idle = threading.current_thread(), 0
+        while not self._is_over(me, idle):
+            self._bell.acquire(timeout=PATIENCE)
             idle += 1
             for hand in list(self._hands.copy()):
                 hand.hurry()
                 idle = 0
 
-    def _stops(self) -> bool:
+    def _is_over(self, me: threading.Thread, idle: int) -> bool:
         with self._lock:
-            self._runs = False
-            if self._hands:
-                self._runs = True
-            return not self._runs
+            if me is not self._thread:
+                return True
+            if idle >= _IDLE_LOOKS and not self._hands:
+                self._open = False
+            return not self._open and not self._hands
 
 
 WATCH: Final = _Watch()

@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from ._checks import check_callable, check_positive_int, check_seconds
 from ._chunking import Chunksize, make_chunking
@@ -26,8 +26,9 @@ from .progress import Progress, open_progress
 if TYPE_CHECKING:
     from ._executor import PoolExecutor
     from ._outcome import Outcome
+    from ._records import Record
     from ._retry import Retry
-    from ._window import Ending, Window
+    from ._window import Ending, Window, WindowBatch
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -36,7 +37,7 @@ R = TypeVar("R")
 OnError = int | Literal["raise", "skip"]
 
 
-class ResultIterator(Generic[R]):
+class ResultIterator(chain[R]):
     """What the verbs return: an iterator that can be closed, and is a context manager.
 
     Leaving it early, in whichever way (`close`, the end of a ``with`` block, garbage collection
@@ -44,16 +45,20 @@ class ResultIterator(Generic[R]):
     once (`ValueError`).
     """
 
-    def __init__(self, name: str, window: "Window", results: Generator[R]) -> None:
+    # A subclass of the standard library's, as each step of an iterator in Python would cost as
+    # much as everything else that is done for an item.
+    _name: str
+    _window: "Window"
+    _runs: "Generator[Iterator[R]]"
+
+    @classmethod
+    def over(cls, name: str, window: "Window", runs: "Generator[Iterator[R]]") -> Self:
+        """Return an iterator over the items of iterators, which are those of a window."""
+        self = cast(Self, cls.from_iterable(runs))
         self._name = name
         self._window = window
-        self._results = results
-
-    def __iter__(self) -> Self:
+        self._runs = runs
         return self
-
-    def __next__(self) -> R:
-        return next(self._results)
 
     def __enter__(self) -> Self:
         return self
@@ -68,13 +73,12 @@ class ResultIterator(Generic[R]):
 
     def close(self) -> None:
         """Take back what has not started; wait for what runs only if the pool is our own."""
+        self._window.attended = True
         self._window.close("done")
-        self._results.close()
+        self._runs.close()
 
     def __del__(self) -> None:
-        results: Any = self._results
-        never = not (results.gi_running or results.gi_suspended) and results.gi_frame is not None
-        if never and (missing := self._window.missing):
+        if not self._window.attended and (missing := self._window.missing):
             warnings.warn(
                 f"{self._name} was never iterated; at least {missing} inputs did not run to "
                 "their end. Loop over what it returns",
@@ -85,10 +89,10 @@ class ResultIterator(Generic[R]):
         self._window.close()
 
 
-def _values(on_error: Any) -> "Callable[[Window], Generator[Any]]":
+def _values(on_error: Any) -> "Callable[[Window], Generator[Iterator[Any]]]":
     """Return what makes values, and of failures what ``on_error`` says, of what comes back."""
     if on_error == "raise":
-        return lambda window: window.values()
+        return lambda window: window.value_runs()
     if on_error == "skip":
         return partial(_tolerant, most=math.inf)
     if isinstance(on_error, str):
@@ -105,53 +109,60 @@ def _values(on_error: Any) -> "Callable[[Window], Generator[Any]]":
     return partial(_tolerant, most=most)
 
 
-def _tolerant(window: "Window", most: float) -> Generator[Any]:
+def _tolerant(window: "Window", most: float) -> Generator[Iterator[Any]]:
     """Yield what the function returned; pass over up to so many failures."""
     errors: list[BaseException] = []
-    for done in window.results():
-        error, handover = done.record.error, [done.record.value]
-        del done
-        if error is None:
+    for piece in window.pieces():
+        records = piece[1]
+        del piece
+        good = [record.value for record in records if record.error is None]
+        if most != math.inf:
+            errors += [record.error for record in records if record.error is not None]
+        del records
+        handover = [window.serve(good)]
+        del good
+        yield handover.pop()
+        if len(errors) > most:
+            window.close()
+            try:
+                raise BaseExceptionGroup(
+                    f"{len(errors)} tasks failed, more than on_error={most} tolerates", errors
+                )
+            finally:
+                del errors  # a traceback that holds its own error would be a cycle
+
+
+def _outcomes(window: "Window") -> "Generator[Iterator[Outcome[Any]]]":
+    for piece in window.pieces():
+        batch, records = piece[0], [*reversed(piece[1])]
+        del piece
+        while records:
+            handover = [window.serve([_outcome(batch, records.pop())])]
             yield handover.pop()
-        elif most != math.inf:
-            errors.append(error)
-            del error
-            if len(errors) > most:
-                window.close()
-                try:
-                    raise BaseExceptionGroup(
-                        f"{len(errors)} tasks failed, more than on_error={most} tolerates", errors
-                    )
-                finally:
-                    del errors  # a traceback that holds its own error would be a cycle
+        del batch
 
 
-def _outcomes(window: "Window") -> "Generator[Outcome[Any]]":
+def _outcome(batch: "WindowBatch", record: "Record") -> "Outcome[Any]":
     from ._outcome import Outcome
 
-    for done in window.results():
-        record = done.record
-        retries = done.batch.retries
-        latest = None if retries is None else retries.latest.get(record.number)
-        attempts, handed_over = latest or (1, done.batch.dispatched)
-        outcome = Outcome[Any](
-            index=done.place,
-            args=done.batch.items[record.number],
-            value=record.value,
-            error=record.error,
-            attempts=attempts,
-            worker=record.worker,
-            queued_s=max(0.0, record.start - handed_over),
-            run_s=record.duration,
-        )
-        handover = [outcome]
-        del done, record, outcome
-        yield handover.pop()
+    retries = batch.retries
+    latest = None if retries is None else retries.latest.get(record.number)
+    attempts, handed_over = latest or (1, batch.dispatched)
+    return Outcome[Any](
+        index=batch.base + record.number,
+        args=batch.items[record.number],
+        value=record.value,
+        error=record.error,
+        attempts=attempts,
+        worker=record.worker,
+        queued_s=max(0.0, record.start - handed_over),
+        run_s=record.duration,
+    )
 
 
 def _open(
     verb: str,
-    convert: "Callable[[Window], Generator[R]]",
+    convert: "Callable[[Window], Generator[Iterator[R]]]",
     executor: str | Executor,
     fn: Callable[..., Any],
     inputs: Iterable[tuple[Any, ...]],
@@ -194,7 +205,8 @@ def _open(
         if owned:
             _shut_down(pool, "left")
         raise
-    return ResultIterator(f"{verb}({function_name(fn)})", window, convert(window))
+    name = f"{verb}({function_name(fn)})"
+    return ResultIterator[R].over(name, window, convert(window))
 
 
 def _shut_down(pool: "PoolExecutor", ending: "Ending") -> None:

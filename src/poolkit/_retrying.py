@@ -106,10 +106,10 @@ class Retries:
         """Give back the items whose next attempt has not started."""
         numbers: list[int] = []
         for retrial in list(self.parts.copy()):
-            if retrial.owner.backend.withdraw(retrial):
+            waited = ROOM.leave(retrial) and retrial.claim(0)
+            if waited or retrial.owner.backend.withdraw(retrial):
                 self.parts.discard(retrial)
                 numbers.append(retrial.item)
-                ROOM.leave(retrial)
         self._ended.set()
         return numbers
 
@@ -155,13 +155,15 @@ class WaitingRoom:
             elif self._waiting[0] is retrial:
                 self._changed.notify_all()
 
-    def leave(self, retrial: Retrial) -> None:
-        """Forget a retrial that was taken back."""
+    def leave(self, retrial: Retrial) -> bool:
+        """Forget a retrial; say whether it was there."""
         with self._changed:
-            if retrial in self._waiting:
-                self._waiting.remove(retrial)
-                heapq.heapify(self._waiting)
-                self._changed.notify_all()
+            if retrial not in self._waiting:
+                return False
+            self._waiting.remove(retrial)
+            heapq.heapify(self._waiting)
+            self._changed.notify_all()
+            return True
 
     def rest(self) -> None:
         """Wait for the thread to end, if nobody waits any more."""

@@ -24,11 +24,12 @@ import math
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from typing import Any, Final, Literal, NamedTuple, Protocol, cast
+from itertools import chain
+from typing import Any, Final, Literal, Protocol, cast
 
-from ._backend import Record
+from ._backend import Record, Successes
 from ._chunking import Chunking
 from ._clock import nap
 from ._errors import PoolkitError
@@ -47,18 +48,6 @@ FIRST_PULLS: Final = 0.005
 # looked at), and the most items ahead, however small.
 CHUNKS_AHEAD: Final = 4
 ITEMS_AHEAD: Final = 4096
-
-
-class Done(NamedTuple):
-    """An item that came back."""
-
-    batch: "WindowBatch"
-    record: Record
-
-    @property
-    def place(self) -> int:
-        """Place in the whole input."""
-        return self.batch.base + self.record.number
 
 
 class Inbox(queue.SimpleQueue[Any]):
@@ -186,8 +175,12 @@ class Window:
 
         self._inbox = Inbox()
         self._in_flight: set[WindowBatch] = set()
-        self._buffer: dict[int, Done] = {}  # came back before its turn
-        self._ready: deque[Done] = deque()  # may be yielded
+        self._early: dict[int, Arrival] = {}  # came back before its turn
+        self._turn = 0  # the place of the next item in the input's order
+        self._ready: deque[Arrival] = deque()  # may be yielded
+        self._turns: list[int] = []  # of what was yielded last
+        self.attended = False
+        """Whether anybody has asked for a result, or said that none is wanted."""
         self._pulled = 0
         self._returned = 0
         self._yielded = 0
@@ -276,12 +269,13 @@ class Window:
 
     # -- yielding ---------------------------------------------------------------------------
 
-    def results(self) -> Generator[Done]:
-        """Yield items as they come back, in the input's order if asked.
+    def pieces(self) -> Generator[Arrival]:
+        """Yield what comes back, in the input's order if asked; for `values` and its like.
 
-        Neither this generator nor those over it keep what they yielded while they are suspended:
-        it may be large, and its consumer may want to be rid of it.
+        A piece counts as yielded as soon as it is out: whoever takes it uses it up before asking
+        for the next, and the input is pulled only then.
         """
+        self.attended = True
         try:
             while True:
                 self._feed()
@@ -292,8 +286,9 @@ class Window:
                     self._take_in(*self._wait())
                     continue
                 while self._ready:
-                    self._yielded += 1
-                    yield self._ready.popleft()
+                    piece = [self._next_piece()]
+                    self._yielded += len(piece[0][1])
+                    yield piece.pop()  # and keep nothing of it
                     if self._yielded >= self._feed_at:
                         break
             if self._input_error is not None:
@@ -308,18 +303,53 @@ class Window:
         finally:
             self.close()
 
-    def values(self) -> Generator[Any]:
+    def _next_piece(self) -> Arrival:
+        """Return what comes next, but no more than may be yielded before the input is pulled."""
+        batch, records = self._ready.popleft()
+        room = math.ceil(max(1, min(self._feed_at - self._yielded, len(records))))
+        if room < len(records):
+            self._ready.appendleft((batch, records[room:]))
+            records = records[:room]
+        return batch, records
+
+    def values(self) -> Iterator[Any]:
         """Yield what the function returned; raise the first failure and take back the rest."""
-        for done in self.results():
-            error, handover = done.record.error, [done.record.value]
-            del done
-            if error is not None:
-                self.close()
-                try:
-                    raise error
-                finally:
-                    del error  # a traceback that holds its own error would be a cycle
-            yield handover.pop()
+        return chain.from_iterable(self.value_runs())
+
+    def value_runs(self) -> Generator[Iterator[Any]]:
+        """Yield iterators over what the function returned; raise the first failure."""
+        for piece in self.pieces():
+            records = piece[1]
+            del piece
+            if isinstance(records, Successes):
+                handover = [self.serve(records.values)]
+                del records
+                yield handover.pop()
+                continue
+            pending = [*reversed(records)]
+            del records
+            while pending:
+                record = pending.pop()
+                error, handover = record.error, [self.serve([record.value])]
+                del record
+                if error is not None:
+                    del pending, handover
+                    self.close()
+                    try:
+                        raise error
+                    finally:
+                        del error  # a traceback that holds its own error would be a cycle
+                yield handover.pop()
+
+    def serve(self, values: list[Any]) -> Iterator[Any]:
+        """Return an iterator that uses a list up, and ends when the window is closed.
+
+        All in C. It keeps nothing that it has yielded: that may be large, and its consumer may
+        want to be rid of it.
+        """
+        values.reverse()
+        self._turns = [-1] * len(values)
+        return map(values.pop, self._turns)
 
     def _wait(self) -> Arrival:
         if not threads.in_pool:
@@ -360,27 +390,33 @@ class Window:
             self._take_in(*self._inbox.get_nowait())
 
     def _take_in(self, batch: WindowBatch, records: Sequence[Record]) -> None:
-        batch.missing -= len(records)
+        count = len(records)
+        batch.missing -= count
         if not batch.missing:
             self._in_flight.discard(batch)
-        self._returned += len(records)
+        self._returned += count
         self._chunking.observe(records)
-        failed = [record for record in records if record.error is not None]
-        for record in failed:
-            place = batch.base + record.number
-            add_note(batch, record, place, batch.attempt_at(record.number))
+        failed = 0
+        if not isinstance(records, Successes):
+            for record in records:
+                if record.error is not None:
+                    failed += 1
+                    place = batch.base + record.number
+                    add_note(batch, record, place, batch.attempt_at(record.number))
         if self._progress is not None:
-            self._progress.update(len(records), len(failed))
+            self._progress.update(count, failed)
         if not self._ordered:
-            self._ready.extend([Done(batch, record) for record in records])
+            self._ready.append((batch, records))
             return
-        for record in records:
-            done = Done(batch, record)
-            self._buffer[done.place] = done
-        turn = self._yielded + len(self._ready)
-        while turn in self._buffer:
-            self._ready.append(self._buffer.pop(turn))
-            turn += 1
+        # By the place of the first item in the whole input.
+        if isinstance(records, Successes):
+            self._early[batch.base + records.first] = batch, records
+        else:
+            for record in records:
+                self._early[batch.base + record.number] = batch, [record]
+        while (arrival := self._early.pop(self._turn, None)) is not None:
+            self._ready.append(arrival)
+            self._turn += len(arrival[1])
 
     # -- ending -----------------------------------------------------------------------------
 
@@ -404,7 +440,8 @@ class Window:
         # Nothing is kept any longer than needed.
         self._inbox.close()
         self._ready.clear()
-        self._buffer.clear()
+        self._early.clear()
+        self._turns.clear()
         progress, self._progress = self._progress, None
         if progress is not None:
             progress.close()

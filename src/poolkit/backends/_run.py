@@ -1,10 +1,13 @@
 """Running a batch in the current thread: shared by every backend whose workers are threads here."""
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
+from contextvars import Context
+from typing import Any
 
-from .._backend import Batch, Record, Running, make_record
+from .._backend import Batch, Record, Running, Successes, make_record
 from .._errors import TaskAbortedError, TaskTimeoutError
 from .._task import Awaiting, Run, TaskCancelled, threads
 from ._tracebacks import without_our_frame
@@ -28,102 +31,199 @@ class LocalRun(Run):
     item up before. A worker that finds it gone has been abandoned and touches nothing any more.
     """
 
-    _reported = 0.0
-    # Of several items, what is to be reported. The one record of a batch of one never gets here.
-    _records: list[Record] = []  # noqa: RUF012 - nobody adds to this one
-
     def __init__(self, batch: Batch, worker: str, owner: object = None) -> None:
         self.batch = batch
         self.worker = worker
         self.owner = owner
-        if len(batch.items) > 1:
-            self._records = []
 
     def execute(self) -> bool:
         """Run items until none is left; False as soon as one has been given up under way."""
         batch: Batch | None = self.batch
         assert batch is not None
-        todo = batch.todo
         outer = threads.run
         threads.run = self
         if outer is not None:  # it goes on when we have ended
             self.outer = outer
             outer.awaiting = Awaiting((batch,), any_of=False)
         try:
-            while todo:
-                try:
-                    number = todo.pop()
-                except IndexError:  # somebody else was quicker
-                    break
-                if not self._run_item(batch, number):
-                    return False
-                if todo and time.monotonic() - self._reported > REPORT_EVERY:
-                    self.hand_over()
-            if self._records:
-                self.hand_over()
+            if not self._run_all(batch):
+                return False
         finally:
             threads.run = outer
             if outer is not None:
                 outer.awaiting = None
-        self.batch = batch = None  # see the end of `_run_item`
+        self.batch = batch = None  # see the end of `_run_all`
         return True
 
-    def _run_item(self, batch: Batch, number: int) -> bool:
-        """Run one item; False if it has been given up meanwhile."""
+    def _run_all(self, batch: Batch) -> bool:
+        """Run the only item of a batch; False if it has been given up meanwhile."""
         value, error = None, None
+        try:
+            number = batch.todo.pop()
+        except IndexError:  # somebody else was quicker
+            return True
         self.number = number
-        self.token = None
         self.start = start = time.monotonic()
         batch.running[number] = self
         try:
-            context = batch.context if len(batch.items) == 1 else batch.context.copy()
-            value = context.run(batch.fn, *batch.items[number], **batch.kwargs)
+            value = batch.context.run(batch.fn, *batch.items[number], **batch.kwargs)
         except BaseException as caught:
             error = without_our_frame(caught)
         duration = time.monotonic() - start
-        if error is not None and isinstance(error, TaskCancelled):
-            error = self._why_cancelled(error, duration)
+        if error is not None:
+            error = self._judge(error, duration)
         if batch.running.pop(number, None) is None:
-            call = batch.describe(number)
-            ending = "returned" if error is None else f"raised {type(error).__name__}"
-            _log.info("%s %s after %.3f s, too late: dropped", call, ending, duration)
+            self._too_late(batch, number, error, duration)
             del batch, value, error  # see the end
             return False
-        record = (make_record((number, value, error, start, duration, self.worker)),)
-        if self._records is LocalRun._records:
-            batch.report(record)
-        else:
-            self._records += record
+        batch.report((make_record((number, value, error, start, duration, self.worker)),))
         # The user's frames in a traceback lead back to this one, for as long as the error lives.
-        del batch, value, error, record
+        del batch, value, error
         return True
 
-    def _why_cancelled(self, error: TaskCancelled, duration: float) -> BaseException:
+    def _too_late(
+        self, batch: Batch, number: int, error: BaseException | None, duration: float
+    ) -> None:
+        ending = "returned" if error is None else f"raised {type(error).__name__}"
+        call = batch.describe(number)
+        _log.info("%s %s after %.3f s, too late: dropped", call, ending, duration)
+
+    def _judge(self, error: BaseException, duration: float) -> BaseException:
         """Say why a task stopped by itself; it may have noticed before the keeper of deadlines."""
+        if not isinstance(error, TaskCancelled):
+            return error
         limit = self.batch.options.task_timeout
         call = self.batch.describe(self.number)
         if limit is not None and duration >= limit:
             return TaskTimeoutError(call, limit)
         return TaskAbortedError(call) if self.stopping else error
 
+    def hand_over(self) -> None:
+        """Report what has ended. Any thread may call it."""
+
+    def take_records(self) -> Sequence[Record]:
+        """Return what has ended and was not reported; it counts as reported from now on."""
+        return ()
+
+
+class ChunkRun(LocalRun):
+    """A pass over a batch of many, whose results are handed over now and then.
+
+    Invariants:
+
+    * Only the worker adds to ``_values`` and ``_times``, the time before the value; whoever takes
+      away holds ``_taking``. Item ``_first`` + n began at the n-th of the times, and returned the
+      n-th of the values; the time after that of the last value is when the item at hand began.
+    """
+
+    def __init__(self, batch: Batch, worker: str, owner: object = None) -> None:
+        super().__init__(batch, worker, owner)
+        self._reported = 0.0
+        self._first = -1
+        self._values: list[Any] = []
+        self._times: list[float] = []
+        # Guards taking from the lists, and `_first`. Re-entrant, as the collector may strike.
+        self._taking = threading.RLock()
+
+    def _run_all(self, batch: Batch) -> bool:
+        while batch.todo:
+            # A context lasts until a task changes it: to the next one, it is as it was.
+            context = batch.context.copy()
+            if not context.run(self._run_some, batch, context):
+                return False
+        self.hand_over()
+        return True
+
+    def _run_some(self, batch: Batch, context: Context) -> bool:
+        """Run items until the context is changed; False if one has been given up under way."""
+        todo, running, fn, items = batch.todo, batch.running, batch.fn, batch.items
+        values, times, clock, original = self._values, self._times, time.monotonic, batch.context
+        end = clock()
+        while todo:
+            try:
+                number = todo.pop()
+            except IndexError:  # somebody else was quicker
+                break
+            if number != self._first + len(values) or not times:
+                self._begin_at(number, end)
+            self.number = number
+            self.token = None
+            self.start = start = end
+            running[number] = self
+            try:
+                value = fn(*items[number], **batch.kwargs)
+            except BaseException as caught:
+                failed = self._failed(batch, number, without_our_frame(caught), start)
+                if not failed:
+                    return False
+                end = clock()
+            else:
+                end = clock()
+                if running.pop(number, None) is None:
+                    self._too_late(batch, number, None, end - start)
+                    return False
+                times.append(end)
+                values.append(value)
+                del value  # keep nothing alive while the next one runs
+            if end - self._reported > REPORT_EVERY and todo:
+                self.hand_over()
+                end = clock()
+                times[-1:] = [end]  # there is one at most now, and nobody else looks at it
+            if context != original:
+                break
+        return True
+
+    def _begin_at(self, number: int, start: float) -> None:
+        """Begin another run of numbers: what has ended is handed over before."""
+        self.hand_over()
+        with self._taking:
+            self._first = number
+            self._times[:] = [start]
+
+    def _failed(self, batch: Batch, number: int, error: BaseException, start: float) -> bool:
+        """Report a failure; False if the item has been given up meanwhile."""
+        duration = time.monotonic() - start
+        error = self._judge(error, duration)
+        if batch.running.pop(number, None) is None:
+            self._too_late(batch, number, error, duration)
+            del error
+            return False
+        self.hand_over()
+        self._times.clear()
+        batch.report((make_record((number, None, error, start, duration, self.worker)),))
+        # The user's frames in a traceback lead back to this one, for as long as the error lives.
+        del batch, error
+        return True
+
     def has_news(self) -> bool:
-        return bool(self._records)
+        return bool(self._values)
 
     def hand_over(self) -> None:
-        """Report what has ended. Any thread may call it: each record is taken out once."""
-        batch, records = self.batch, self._take_records()
+        batch, records = self.batch, self.take_records()
         self._reported = time.monotonic()
         if records and batch is not None:
             batch.report(records)
 
-    def _take_records(self) -> list[Record]:
-        taken: list[Record] = []
-        while self._records:
-            try:
-                taken.append(self._records.pop(0))
-            except IndexError:  # another thread was quicker
-                break
-        return taken
+    def take_records(self) -> Sequence[Record]:
+        with self._taking:
+            first, values, times = self._first, self._values, self._times
+            count = len(values)
+            if not count:
+                return ()
+            taken = Successes(first, values[:count], times[: count + 1], self.worker)
+            self._first += count
+            del values[:count]
+            del times[:count]
+            return taken
+
+
+def make_run(batch: Batch, worker: str, owner: object = None) -> LocalRun:
+    """Return a pass over a batch, to be executed.
+
+    Not here: an error's traceback leads back to all frames that the call was made from, and one
+    of them would keep the batch.
+    """
+    return (LocalRun if len(batch.items) == 1 else ChunkRun)(batch, worker, owner)
 
 
 def surrender(
@@ -141,7 +241,7 @@ def surrender(
         return None
     run.ask_to_stop()
     now = time.monotonic()
-    records = run._take_records()
+    records = run.take_records()
     return run, [
         *records,
         Record(number, None, error, run.start, now - run.start, run.worker),

@@ -30,7 +30,7 @@ from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from .._cpu import available_cpus
 from .._errors import PoolBrokenError, PoolShutdownError, TaskSerializationError
 from .._task import threads
-from ._run import MAX_NESTED, LocalRun, running_items, surrender
+from ._run import MAX_NESTED, make_run, running_items, surrender
 from ._serialization import dump_error, dump_result, dump_task, load_error, load_result
 from ._tracebacks import without_our_frame
 
@@ -48,7 +48,7 @@ class _BorrowedThread:
     def run_here(self, batch: Batch) -> None:
         if self._depth < MAX_NESTED:
             self._depth += 1
-            LocalRun(batch, threading.current_thread().name).execute()
+            make_run(batch, threading.current_thread().name).execute()
             self._depth -= 1
 
     def lend(self, awaited: Collection[Batch]) -> bool:
@@ -71,7 +71,7 @@ def _run_shared(backend: "AdaptedBackend", *batches: Batch) -> None:
         for batch in batches:
             backend.live.append(batch)
             try:
-                if not LocalRun(batch, threading.current_thread().name).execute():
+                if not make_run(batch, threading.current_thread().name).execute():
                     break
             finally:
                 backend.live.remove(batch)

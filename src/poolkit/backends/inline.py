@@ -5,7 +5,7 @@ from typing import Any
 
 from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from .._errors import PoolBrokenError, TaskTimeoutError
-from ._run import LocalRun, running_items
+from ._run import make_run, running_items
 
 
 class _LateCalls(Batch):
@@ -53,7 +53,7 @@ class InlineBackend(Backend):
         runnable = batch if limit is None else _LateCalls(batch, limit)
         self._running.append(batch)
         try:
-            LocalRun(runnable, "inline").execute()
+            make_run(runnable, "inline").execute()
         finally:
             self._running.remove(batch)
 

@@ -38,7 +38,7 @@ from .._backend import Backend, Batch, Capabilities, Running, Statistics
 from .._errors import PoolBrokenError
 from .._task import threads
 from ._pending import PendingQueue, pop_runnable
-from ._run import MAX_NESTED, LocalRun, running_items, surrender
+from ._run import MAX_NESTED, make_run, running_items, surrender
 
 DEFAULT_MAX_ABANDONED = 64
 
@@ -94,7 +94,7 @@ class _Worker:
 
     def _run_last(self) -> None:
         try:
-            if not LocalRun(self.batches[-1], self.name, self).execute():
+            if not make_run(self.batches[-1], self.name, self).execute():
                 self.lost = True
         finally:
             self.batches.pop()  # keep nothing alive while asleep
