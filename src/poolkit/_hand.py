@@ -48,9 +48,10 @@ class Hand:
         """What the input raised, if it broke off."""
         self.seconds = 0.0
         """How long the last `fill` took to pull."""
-        # Guards taking from `_items`. Re-entrant, as the collector may strike while it is held.
+        # Guards taking from `_items`, and `_sent`. Re-entrant, as the collector may strike.
         self._lock = threading.RLock()
         self._items: list[Item] = []
+        self._sent = 0  # of those that this `fill` has taken
         self._since = 0.0
         self._send: Send | None = None
         self._context: Context | None = None
@@ -63,6 +64,7 @@ class Hand:
             send: Called with a list of items; with the lock held, and perhaps in another thread.
         """
         items, start = self._items, time.monotonic()
+        self._sent = 0
         watched = self._watched and count > 1
         if watched:
             self._since, self._send, self._context = start, send, copy_context()
@@ -71,12 +73,10 @@ class Hand:
             taken = 0
             while taken < count:
                 # In slices, so that the clock is read once per many quick items.
-                part = min(count - taken, max(1, taken))
-                before = taken
-                for item in islice(self._inputs, part):
-                    items.append(item)
-                    taken += 1
-                if taken - before < part:
+                goal = taken + min(count - taken, max(1, taken))
+                items.extend(islice(self._inputs, goal - taken))  # one by one, for all to see
+                taken = self._count_taken()
+                if taken < goal:
                     self.exhausted = True
                     break
                 if time.monotonic() - start > PATIENCE:
@@ -89,6 +89,10 @@ class Hand:
                 self._send = self._context = None
         self.seconds = time.monotonic() - start
         self._let_go(send)
+
+    def _count_taken(self) -> int:
+        with self._lock:
+            return self._sent + len(self._items)
 
     def close(self) -> None:
         """Pull no more, and forget the input."""
@@ -110,6 +114,7 @@ class Hand:
             if count:
                 items = self._items[:count]
                 del self._items[:count]
+                self._sent += count
                 send(items)
 
 

@@ -35,7 +35,7 @@ class Successes(Sequence[Record]):
 
     __slots__ = ("first", "times", "values", "worker")
 
-    def __init__(self, first: int, values: list[Any], times: list[float], worker: str) -> None:
+    def __init__(self, first: int, values: list[Any], times: Sequence[float], worker: str) -> None:
         self.first = first
         self.values = values
         self.times = times

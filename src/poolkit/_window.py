@@ -286,9 +286,8 @@ class Window:
                     self._take_in(*self._wait())
                     continue
                 while self._ready:
-                    piece = [self._next_piece()]
-                    self._yielded += len(piece[0][1])
-                    yield piece.pop()  # and keep nothing of it
+                    self._yielded += len(self._ready[0][1])
+                    yield self._ready.popleft()
                     if self._yielded >= self._feed_at:
                         break
             if self._input_error is not None:
@@ -302,15 +301,6 @@ class Window:
             raise
         finally:
             self.close()
-
-    def _next_piece(self) -> Arrival:
-        """Return what comes next, but no more than may be yielded before the input is pulled."""
-        batch, records = self._ready.popleft()
-        room = math.ceil(max(1, min(self._feed_at - self._yielded, len(records))))
-        if room < len(records):
-            self._ready.appendleft((batch, records[room:]))
-            records = records[:room]
-        return batch, records
 
     def values(self) -> Iterator[Any]:
         """Yield what the function returned; raise the first failure and take back the rest."""

@@ -17,8 +17,8 @@ FLAGS: Final = 4096
 """How many items may be outstanding at a worker: each has a flag of its own on the board."""
 
 # Words of eight bytes. Those of the two writers stand in different cache lines.
-_SERIAL, _START, ENDED = 0, 1, 2
-_ATTENTION = 8
+SERIAL, START, ENDED = 0, 1, 2
+ATTENTION = 8
 _FIRST_FLAG: Final = 128  # in bytes
 SIZE: Final = _FIRST_FLAG + FLAGS
 
@@ -67,12 +67,12 @@ class Board:
     @property
     def serial(self) -> int:
         """The item that the worker has begun last; 0 for none."""
-        return self.words[_SERIAL]
+        return self.words[SERIAL]
 
     @property
     def start(self) -> float:
         """When it began it, or a later item, on the machine's monotonic clock."""
-        return self.times[_START]
+        return self.times[START]
 
     @property
     def ended(self) -> int:
@@ -89,20 +89,9 @@ class Board:
 
     def call_attention(self, word: Literal[0, 1, 2]) -> None:
         """Have the worker look at its flags, or stop for good (`CONDEMNED`), or none of it (0)."""
-        self.words[_ATTENTION] = word
+        self.words[ATTENTION] = word
 
     # -- the worker's side ------------------------------------------------------------------
-
-    def stamper(self) -> Callable[[int, float], int]:
-        """Return a function that says which item begins, and returns the attention word."""
-        words, times = self.words, self.times
-
-        def stamp(serial: int, now: float) -> int:
-            times[_START] = now
-            words[_SERIAL] = serial
-            return words[_ATTENTION]
-
-        return stamp
 
     def flagged(self, serial: int) -> bool:
         """Whether the parent wants the item passed over."""
@@ -111,7 +100,7 @@ class Board:
     @property
     def condemned(self) -> bool:
         """Whether the parent is about to kill this worker."""
-        return self.words[_ATTENTION] == CONDEMNED
+        return self.words[ATTENTION] == CONDEMNED
 
 
 # Commands of Linux's membarrier(2).

@@ -1,14 +1,16 @@
 """How items end: with a result that has come, or without one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from ..._backend import Batch, Record, make_record
+from ..._backend import Batch, Record, Successes, make_record
 from .._serialization import load_error, load_result
 
 Packed = list[tuple[int, Any, bytes | None, float, float]]
 """Results as they came: number, value, error, start and duration of each."""
-Delivery = tuple[Batch, str, Packed]
+Run = Packed | Successes
+"""The same of any items, or of following ones that all succeeded: their values still packed."""
+Delivery = tuple[Batch, str, Run]
 """The results of a batch's items, and the worker that sent them."""
 
 
@@ -42,6 +44,15 @@ class Ending:
             error = failure
         record = Record(self.number, None, error, self.start, self.duration, self.worker)
         self.batch.report([record])
+
+
+def unpack_run(worker: str, run: Run) -> Sequence[Record]:
+    """Unpickle results; whatever goes wrong there is that item's own failure."""
+    if not isinstance(run, Successes):
+        return [unpack(worker, *each) for each in run]
+    if tuple not in set(map(type, run.values)):
+        return run  # all plain
+    return [unpack(worker, r.number, r.value, None, r.start, r.duration) for r in run]
 
 
 def unpack(

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 from .._serialization import load_error
 from .channel import make_scratch
-from .endings import Delivery, Ending, unpack
+from .endings import Delivery, Ending, unpack_run
 from .handle import State, Worker
 from .starter import Employer, Starter
 
@@ -351,7 +351,7 @@ class Loop:
         deliveries.reverse()
         while deliveries:
             batch, worker, packed = deliveries.pop()
-            batch.report([unpack(worker, *each) for each in packed])
+            batch.report(unpack_run(worker, packed))
             del batch, packed  # and keep nothing while waiting for more
         while self._pool.endings:
             self._pool.endings.popleft().report()

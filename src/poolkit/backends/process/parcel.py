@@ -9,6 +9,7 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Sequence
+from itertools import chain
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ PLAIN: Final = frozenset({NoneType, bool, int, float, complex, str, bytes})
 
 SIZED: Final = frozenset({str, bytes})
 """Those of them that may be large."""
+
+FIXED: Final = PLAIN - SIZED
+"""Those that can't."""
 
 Entry = Any
 """Of arguments: a tuple of plain values, or the bytes of the pickled tuple. Of results: a plain
@@ -167,13 +171,25 @@ class Packer:
         return data
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a value is plain, and not large."""
+    return type(value) in FIXED or (type(value) in SIZED and len(value) <= LARGE)
+
+
 def _all_plain(items: Sequence[tuple[Any, ...]]) -> bool:
     """Whether all arguments of all items are plain, and none is large."""
-    for args in items:
-        for arg in args:
-            if type(arg) not in PLAIN or (type(arg) in SIZED and len(arg) > LARGE):
+    if len(items) == 1:  # this is on the way of each `submit`
+        for arg in items[0]:  # noqa: SIM110 - at half the cost
+            if type(arg) not in FIXED and not is_plain(arg):
                 return False
-    return True
+        return True
+    types = set(map(type, chain.from_iterable(items)))
+    if not types <= PLAIN:
+        return False
+    if types.isdisjoint(SIZED):
+        return True
+    sized = (arg for arg in chain.from_iterable(items) if type(arg) in SIZED)
+    return max(map(len, sized)) <= LARGE
 
 
 def _is_global(fn: Any) -> bool:

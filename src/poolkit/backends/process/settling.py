@@ -2,12 +2,13 @@
 
 import math
 import time
+from array import array
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from ..._backend import Batch
+from ..._backend import Batch, Successes
 from ..._errors import PoolBrokenError, WorkerCrashedError
-from .books import HOLE
+from .books import HOLE, Assignment
 from .endings import Delivery, Ending, Packed
 from .feeding import MOST_FAILURES
 from .handle import State, Worker
@@ -27,7 +28,8 @@ class Settling(Recalling):
 
     def results(self, worker: Worker, message: Any, deliveries: list[Delivery]) -> None:
         """Strike items off that a worker has reported; deliver them, still packed, by batch."""
-        first, times, values, errors = message
+        first, when, values, errors = message
+        times = cast("array[float]", array("d", when))
         books, assignments = worker.books, worker.books.assignments
         skipped: list[tuple[Any, int]] = []
         serial, end = first, first + len(values)
@@ -40,6 +42,12 @@ class Settling(Recalling):
                 high = end - assignment.first
             else:
                 books.pass_first()
+            if not errors and (run := _run_of(assignment, low, high, first, values, times)):
+                run.worker = worker.name
+                deliveries.append((assignment.batch, worker.name, run))
+                assignment.parcel.function.observe(run.seconds / len(run))
+                serial = assignment.first + high
+                continue
             packed: Packed = []
             spent = 0.0
             for index in range(low, high):
@@ -136,6 +144,24 @@ class Settling(Recalling):
     def done(self) -> bool:
         """Whether the pool is closed, and nothing of it is left."""
         return self.closing and not self.workers and self.pending.peek() is None
+
+
+def _run_of(
+    assignment: Assignment,
+    low: int,
+    high: int,
+    first_serial: int,
+    values: list[Any],
+    times: "array[float]",
+) -> Successes | None:
+    """Strike following items off at once; None if they are not, or few."""
+    count, numbers = high - low, assignment.numbers
+    first = numbers[low]
+    if count < 2 or first == HOLE or numbers[low:high] != list(range(first, first + count)):
+        return None
+    numbers[low:high] = [HOLE] * count
+    at = low + assignment.first - first_serial
+    return Successes(first, values[at : at + count], times[at : at + count + 1], "")
 
 
 def _crashed(batch: Batch, number: int, pid: int, exit_code: int | None) -> BaseException:

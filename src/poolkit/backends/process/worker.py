@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from multiprocessing import reduction
 from typing import Any, Final
@@ -22,11 +23,11 @@ from ..._task import Run, TaskCancelled, threads
 from .._serialization import dump_error, dump_result, load_task
 from .._tracebacks import without_our_frame
 from . import steps
-from .board import ENDED, Board, register_for_barriers
+from .board import ATTENTION, ENDED, SERIAL, START, Board, register_for_barriers
 from .channel import WorkerEnd
 from .lifeline import end_with, lead_group
 from .memory import resident_bytes
-from .parcel import LARGE, MOST_BYTES, PLAIN, SIZED
+from .parcel import FIXED, MOST_BYTES, is_plain
 
 # Results of a chunk are sent at this pace, in seconds of work.
 HOLD: Final = 0.002
@@ -76,6 +77,10 @@ class _Call:
     def options(self) -> "_Call":
         return self
 
+    @property
+    def origin(self) -> "_Call":
+        return self
+
 
 class _Worker:
     """The state of this process's one worker."""
@@ -83,7 +88,6 @@ class _Worker:
     def __init__(self, channel: WorkerEnd, board: Board, most_memory: int | None) -> None:
         self._channel = channel
         self._board = board
-        self._stamp = board.stamper()
         self._most_memory = most_memory
         self._step = steps.counter("WORKER")
         self._run = Run(None)
@@ -132,7 +136,10 @@ class _Worker:
                     self._serial, self._first = first - 1, first
                 if hold:
                     self._wake_holder()
-                if not self._work(fn, kwargs, _Call(limit, attempt), hold, entries):
+                threads.run = self._run
+                goes_on = self._work(fn, kwargs, _Call(limit, attempt), hold, entries)
+                threads.run = None
+                if not goes_on:
                     self._send()
                     channel.send(marshal.dumps(("bye", self._serial)))
                     return
@@ -140,8 +147,10 @@ class _Worker:
 
     def _work(self, fn: Any, kwargs: bytes | None, call: _Call, hold: bool, entries: Any) -> bool:
         """Run an assignment's items; False if this worker is to end before the next."""
-        stamp, clock, reached, run = self._stamp, time.monotonic, self._step, self._run
-        values, times, ended = self._values, self._times, self._board.words
+        clock, reached, run = time.monotonic, self._step, self._run
+        values, times = self._values, self._times
+        # Not a call for each of these: for a quick task, that would be a good part of the whole.
+        words, began_at = self._board.words, self._board.times
         run.batch = call
         function: Any = None
         keywords: dict[str, Any] = {}
@@ -156,7 +165,9 @@ class _Worker:
                 times.append(start)
             if reached is not None:
                 reached()
-            if stamp(serial, start) and not self._may_start(serial):
+            began_at[START] = start
+            words[SERIAL] = serial
+            if words[ATTENTION] and not self._may_start(serial):
                 self._errors[serial] = None
                 times.append(start)
                 values.append(None)
@@ -167,19 +178,17 @@ class _Worker:
             run.token = None
             value: Any = None
             args: Any = None
-            threads.run = run
             try:
                 if function is None:
                     function = self._load_function(fn)
                     keywords = {} if kwargs is None else load_task("the arguments", kwargs)
                 args = load_task("the arguments", entry) if type(entry) is bytes else entry
                 value = function(*args, **keywords)
-                if type(value) not in PLAIN or (type(value) in SIZED and len(value) > LARGE):
+                if type(value) not in FIXED and not is_plain(value):
                     value = (_checked(dump_result(value)),)
             except BaseException as caught:
                 self._errors[serial] = self._pack_error(caught, function, args or (), call)
                 value = None
-            threads.run = None
             args = entry = None  # keep nothing alive while the next one runs
             if reached is not None:
                 reached()
@@ -187,7 +196,7 @@ class _Worker:
             times.append(end)
             values.append(value)
             value = None
-            ended[ENDED] = serial
+            words[ENDED] = serial
             if not hold or end - self._sent > HOLD:
                 self._send()
                 if reached is not None:
@@ -249,7 +258,8 @@ class _Worker:
                     for number in errors:
                         del self._errors[number]
                 ended = times[count]
-                content = marshal.dumps((self._first, times[: count + 1], values[:count], errors))
+                when = array("d", times[: count + 1]).tobytes()
+                content = marshal.dumps((self._first, when, values[:count], errors))
                 self._first += count
                 del values[:count]
                 self._channel.send(content)
