@@ -4,7 +4,7 @@ import math
 import time
 from array import array
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from ..._backend import Batch, Successes
 from ..._errors import PoolBrokenError, WorkerCrashedError
@@ -29,7 +29,7 @@ class Settling(Recalling):
     def results(self, worker: Worker, message: Any, deliveries: list[Delivery]) -> None:
         """Strike items off that a worker has reported; deliver them, still packed, by batch."""
         first, when, values, errors = message
-        times = cast("array[float]", array("d", when))
+        times: Any = array("d", when)
         books, assignments = worker.books, worker.books.assignments
         skipped: list[tuple[Any, int]] = []
         serial, end = first, first + len(values)
