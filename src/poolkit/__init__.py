@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._errors import QueueFullError as QueueFullError
     from ._errors import RemoteTaskError as RemoteTaskError
     from ._errors import TaskAbortedError as TaskAbortedError
+    from ._errors import TaskCancelled as TaskCancelled
     from ._errors import TaskSerializationError as TaskSerializationError
     from ._errors import TaskTimeoutError as TaskTimeoutError
     from ._errors import UnsupportedError as UnsupportedError
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from ._outcome import collect as collect
     from ._retry import Retry as Retry
     from ._task import CurrentTask as CurrentTask
-    from ._task import TaskCancelled as TaskCancelled
     from ._task import current_task as current_task
     from ._wait import as_completed as as_completed
     from ._wait import wait as wait
@@ -97,6 +97,7 @@ _HOMES = {
         "QueueFullError",
         "RemoteTaskError",
         "TaskAbortedError",
+        "TaskCancelled",
         "TaskSerializationError",
         "TaskTimeoutError",
         "UnsupportedError",
@@ -111,7 +112,7 @@ _HOMES = {
     "poolkit._inherit": ("INHERIT",),
     "poolkit._outcome": ("Outcome", "collect"),
     "poolkit._retry": ("Retry",),
-    "poolkit._task": ("CurrentTask", "TaskCancelled", "current_task"),
+    "poolkit._task": ("CurrentTask", "current_task"),
     "poolkit._wait": ("as_completed", "wait"),
 }
 _home_of = {name: home for home, names in _HOMES.items() for name in names}

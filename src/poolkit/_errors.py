@@ -33,6 +33,14 @@ class PoolkitError(Exception):
 
 
 @public
+class TaskCancelled(BaseException):
+    """Raised in a task by `CurrentTask.check`, once nobody wants its result any more.
+
+    A `BaseException`, so that an ``except Exception`` in the task's own code lets it through.
+    """
+
+
+@public
 class TaskTimeoutError(PoolkitError, TimeoutError):
     """A task ran longer than its ``task_timeout``.
 

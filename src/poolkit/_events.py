@@ -9,16 +9,13 @@ import itertools
 import logging
 import time
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from ._backend import Record
 from ._checks import check_callable
 from ._describe import function_name
 from ._errors import TaskAbortedError, TaskTimeoutError, WorkerCrashedError
 from ._public import public
-
-if TYPE_CHECKING:
-    from ._submission import FaceBatch
+from ._records import Record
 
 _log = logging.getLogger("poolkit")
 
@@ -76,6 +73,19 @@ class Observer(Protocol):
         ...
 
 
+class Told(Protocol):
+    """A batch, as far as events tell of it."""
+
+    fn: Any
+    items: Sequence[Any]
+    tasks: list[int]
+    """The numbers of its items, which `EventStream.submitted` gives them."""
+
+    def attempt_at(self, number: int) -> int:
+        """Return which attempt an item is at, from 1."""
+        ...
+
+
 _tasks = itertools.count(1)
 _KINDS: Final[tuple[tuple[type[BaseException], What], ...]] = (
     (TaskTimeoutError, "timed_out"),
@@ -99,31 +109,31 @@ class EventStream:
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = list(observers)  # changed by single, atomic operations
 
-    def submitted(self, batch: "FaceBatch") -> None:
+    def submitted(self, batch: Told) -> None:
         """Number the items of a batch that is about to be dispatched."""
         batch.tasks = [next(_tasks) for _ in batch.items]
         self._tell_all(batch, range(len(batch.tasks)), "submitted")
 
-    def cancelled(self, batch: "FaceBatch", numbers: Collection[int]) -> None:
+    def cancelled(self, batch: Told, numbers: Collection[int]) -> None:
         """Tell of items that will not run."""
         self._tell_all(batch, numbers, "cancelled")
 
-    def ended(self, batch: "FaceBatch", records: Sequence[Record]) -> None:
+    def ended(self, batch: Told, records: Sequence[Record]) -> None:
         """Tell of items that have ended for good, and of their starts."""
         for record in records:
             self._tell_end(batch, record, batch.attempt_at(record.number), _how(record.error))
 
-    def retried(self, batch: "FaceBatch", record: Record, attempt: int) -> None:
+    def retried(self, batch: Told, record: Record, attempt: int) -> None:
         """Tell of an item that has failed and is tried again, and of its start."""
         self._tell_end(batch, record, attempt, "retried")
 
-    def _tell_all(self, batch: "FaceBatch", numbers: Collection[int], what: What) -> None:
+    def _tell_all(self, batch: Told, numbers: Collection[int], what: What) -> None:
         name, now = function_name(batch.fn), time.monotonic()
         for number in numbers:
             attempt = batch.attempt_at(number)
             self._tell(TaskEvent(what, batch.tasks[number], name, attempt, now))
 
-    def _tell_end(self, batch: "FaceBatch", record: Record, attempt: int, what: What) -> None:
+    def _tell_end(self, batch: Told, record: Record, attempt: int, what: What) -> None:
         task, name = batch.tasks[record.number], function_name(batch.fn)
         start, spent, worker = record.start, record.duration, record.worker
         if start:

@@ -18,12 +18,12 @@ from concurrent.futures import CancelledError, Executor, Future
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from ._errors import TaskAbortedError
+from ._errors import TaskAbortedError, TaskCancelled
 from ._executor import PoolExecutor
 from ._factory import pool_for
 from ._future import TaskFuture
 from ._public import public
-from ._task import CurrentTask, TaskCancelled, current_task, threads
+from ._task import CurrentTask, current_task, threads
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,12 +13,12 @@ from ._errors import (
     PoolBrokenError,
     PoolShutdownError,
     TaskAbortedError,
+    TaskCancelled,
     TaskSerializationError,
     TaskTimeoutError,
     WorkerCrashedError,
 )
 from ._public import public
-from ._task import TaskCancelled
 
 _log = logging.getLogger("poolkit")
 

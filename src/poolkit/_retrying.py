@@ -17,6 +17,7 @@ Invariants:
 * The room holds no lock while it dispatches.
 """
 
+import abc
 import heapq
 import itertools
 import math
@@ -24,14 +25,30 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from ._backend import Batch, Record
+from ._backend import Backend, Batch, Record
 from ._clock import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
     from ._retry import Retry
-    from ._submission import FaceBatch
 
 _order = itertools.count()
+
+
+class Owner(Batch):
+    """A batch whose items may be tried again."""
+
+    __slots__ = ("retries",)
+    retries: "Retries | None"
+    """What is known of that; None if they may not."""
+
+    @property
+    @abc.abstractmethod
+    def backend(self) -> Backend:
+        """What runs it."""
+
+    @abc.abstractmethod
+    def dispatch_again(self, retrial: "Retrial") -> None:
+        """Hand a further attempt to the backend. Never raises."""
 
 
 class Retrial(Batch):
@@ -39,7 +56,7 @@ class Retrial(Batch):
 
     __slots__ = ("attempt", "due", "item", "order", "owner")
 
-    def __init__(self, owner: "FaceBatch", item: int, attempt: int, due: float) -> None:
+    def __init__(self, owner: Owner, item: int, attempt: int, due: float) -> None:
         # Not the constructor above: the context is the one in which the owner was made.
         self.fn = owner.fn
         self.items = (owner.items[item],)
@@ -49,7 +66,7 @@ class Retrial(Batch):
         self.todo = [0]
         self.running = {}
         self.parcel = None
-        self.owner: FaceBatch = owner
+        self.owner: Owner = owner
         self.item = item
         self.attempt = attempt
         self.due = due
@@ -91,7 +108,7 @@ class Retries:
         """Return which attempt an item is at, from 1."""
         return self.latest[item][0] if item in self.latest else 1
 
-    def next_attempt(self, owner: "FaceBatch", record: Record, now: float) -> Retrial | None:
+    def next_attempt(self, owner: Owner, record: Record, now: float) -> Retrial | None:
         """Return the next attempt at an item, if its record calls for one."""
         attempt = self.attempt(record.number)
         if record.error is None or not self.policy.wants(record.error, attempt):
@@ -119,7 +136,7 @@ class Retries:
             retrial = min(self.parts.copy())
             while retrial.todo and (left := retrial.due - clock.monotonic()) > 0:
                 self._ended.wait(min(left, threading.TIMEOUT_MAX))
-            retrial.owner.link.dispatch_again(retrial)
+            retrial.owner.dispatch_again(retrial)
             self.parts.discard(retrial)  # it may have been taken back
 
 
@@ -174,7 +191,7 @@ class WaitingRoom:
 
     def _keep(self) -> None:
         while (retrial := self._next()) is not None:
-            retrial.owner.link.dispatch_again(retrial)
+            retrial.owner.dispatch_again(retrial)
             del retrial  # keep nothing while waiting for more
 
     def _next(self) -> Retrial | None:

@@ -18,7 +18,7 @@ from ._events import EventStream
 from ._future import Aborted, TaskFuture
 from ._notes import add_note
 from ._options import TaskOptions
-from ._retrying import ROOM, Retrial, Retries
+from ._retrying import ROOM, Owner, Retrial, Retries
 from ._task import threads
 
 _log = logging.getLogger("poolkit")
@@ -198,10 +198,10 @@ def forget_parent() -> None:
     _counts = threading.RLock()
 
 
-class FaceBatch(Batch):
+class FaceBatch(Owner):
     """A batch that is on the books of a link's scopes."""
 
-    __slots__ = ("_unsettled", "link", "places", "retries", "tasks")
+    __slots__ = ("_unsettled", "link", "places", "tasks")
     tasks: list[int]
     """The numbers of its items, in events; set only if somebody listens."""
 
@@ -223,6 +223,9 @@ class FaceBatch(Batch):
     def backend(self) -> Backend:
         """What runs it."""
         return self.link.backend
+
+    def dispatch_again(self, retrial: Retrial) -> None:
+        self.link.dispatch_again(retrial)
 
     @property
     def unfinished_parts(self) -> Sequence[Batch]:

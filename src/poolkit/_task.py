@@ -23,16 +23,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
-from ._errors import DeadlockError
+from ._errors import DeadlockError, TaskCancelled
 from ._public import public
-
-
-@public
-class TaskCancelled(BaseException):
-    """Raised in a task by `CurrentTask.check`, once nobody wants its result any more.
-
-    A `BaseException`, so that an ``except Exception`` in the task's own code lets it through.
-    """
 
 
 class Slot(Protocol):

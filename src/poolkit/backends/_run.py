@@ -8,8 +8,8 @@ from contextvars import Context
 from typing import Any
 
 from .._backend import Batch, Record, Running, Successes, make_record
-from .._errors import TaskAbortedError, TaskTimeoutError
-from .._task import Awaiting, Run, TaskCancelled, threads
+from .._errors import TaskAbortedError, TaskCancelled, TaskTimeoutError
+from .._task import Awaiting, Run, threads
 from ._tracebacks import without_our_frame
 
 _log = logging.getLogger("poolkit")

@@ -18,8 +18,13 @@ from multiprocessing import reduction
 from typing import Any, Final
 
 from ..._describe import describe_call
-from ..._errors import TaskAbortedError, TaskSerializationError, TaskTimeoutError
-from ..._task import Run, TaskCancelled, threads
+from ..._errors import (
+    TaskAbortedError,
+    TaskCancelled,
+    TaskSerializationError,
+    TaskTimeoutError,
+)
+from ..._task import Run, threads
 from .._serialization import dump_error, dump_result, load_task
 from .._tracebacks import without_our_frame
 from . import steps
