@@ -227,3 +227,12 @@ def total_without_three(items: Sequence[int]) -> int:
     if 3 in items:
         raise ValueError("no threes, please")
     return sum(items)
+
+
+def fail_so_often(folder: Path, failures: int, seconds: float, name: int) -> int:
+    """Work for some time, fail so many times, and then return the name."""
+    before = attempts_so_far(folder, name)
+    spin(seconds)
+    if before < failures:
+        raise ConnectionError(name)
+    return name

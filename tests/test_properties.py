@@ -1,7 +1,9 @@
 """The verbs against the built-in `map`: any input, chunk size, bound, order and kind."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from poolkit import (
     PoolExecutor,
+    Retry,
     make_executor,
     map_batches,
     map_ordered,
@@ -321,3 +324,130 @@ def test_leaving_early_runs_no_more_than_was_pulled(
         assert list(results) == []
     assert not Counter(seen) - Counter(map(tasks.square, items))
     assert source.pulled <= len(seen) + 1 + max_pending
+
+
+# -- failures, attempts, durations ----------------------------------------------------------
+
+plans = st.lists(
+    st.tuples(st.integers(0, 4), st.sampled_from([0.0, 0.0, 0.0, 0.0005, 0.004])), max_size=30
+)
+
+
+class Plan:
+    """What each item does: fail so often, after so many seconds; tells how often it was called.
+
+    Counts are kept in files, so that they hold in any process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.number = 0
+
+    def begin(self) -> Path:
+        self.number += 1
+        folder = self.folder / str(self.number)
+        folder.mkdir()
+        return folder
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return Plan(tmp_path_factory.mktemp("plans"))
+
+
+def calls(folder: Path) -> Counter[int]:
+    return Counter(int(path.name.split("-")[0]) for path in folder.iterdir())
+
+
+@kinds
+@settings(deadline=None, max_examples=40)
+@given(
+    items=plans,
+    attempts=st.integers(1, 4),
+    chunksize=st.one_of(st.just("auto"), st.integers(1, 12)),
+    max_pending=st.one_of(st.none(), st.integers(1, 20)),
+    ordered=st.booleans(),
+)
+def test_every_item_is_tried_as_often_as_it_should_be(
+    pools: dict[str, PoolExecutor],
+    kind: str,
+    plan: Plan,
+    items: list[tuple[int, float]],
+    attempts: int,
+    chunksize: Any,
+    max_pending: int | None,
+    ordered: bool,
+) -> None:
+    folder = plan.begin()
+    source = Input(list(range(len(items))))
+    outcomes = map_outcomes(
+        pools[kind],
+        tasks.fail_so_often,
+        itertools.repeat(folder),
+        [failures for failures, _ in items],
+        [seconds for _, seconds in items],
+        source,
+        chunksize=chunksize,
+        max_pending=max_pending,
+        ordered=ordered,
+        retry=Retry(attempts, on=ConnectionError, wait=0),
+    )
+    seen = []
+    for outcome in outcomes:
+        seen.append(outcome)
+        assert source.pulled - len(seen) <= (10_000 if max_pending is None else max_pending)
+    if ordered:
+        assert [outcome.index for outcome in seen] == list(range(len(items)))
+    expected = {}
+    for outcome in seen:
+        failures = items[outcome.index][0]
+        expected[outcome.index] = min(failures + 1, attempts)
+        assert outcome.ok == (failures < attempts)
+        assert outcome.attempts == expected[outcome.index]
+        if not outcome.ok:
+            (note,) = outcome.error.__notes__  # type: ignore[union-attr]
+            assert f"item {outcome.index}, attempt {attempts}" in note
+    assert len(seen) == len(items)
+    assert calls(folder) == expected
+
+
+@kinds
+@thorough
+@given(
+    items=numbers,
+    chunksize=chunksizes,
+    max_pending=bounds,
+    ordered=st.booleans(),
+    most=st.one_of(st.just("skip"), st.integers(0, 20)),
+)
+def test_failures_are_tolerated_up_to_a_number(
+    pools: dict[str, PoolExecutor],
+    kind: str,
+    items: list[int],
+    chunksize: Any,
+    max_pending: int | None,
+    ordered: bool,
+    most: Any,
+) -> None:
+    verb = map_ordered if ordered else map_unordered
+    results = verb(
+        pools[kind],
+        tasks.fail_on_multiples_of_three,
+        items,
+        chunksize=chunksize,
+        max_pending=max_pending,
+        on_error=most,
+    )
+    good = [item for item in items if item % 3]
+    failures = len(items) - len(good)
+    seen: list[int] = []
+    if most == "skip" or failures <= most:
+        seen += results
+        assert seen == good if ordered else Counter(seen) == Counter(good)
+        return
+    with pytest.raises(ExceptionGroup) as caught:
+        for result in results:
+            seen.append(result)
+    assert Counter(seen) <= Counter(good)
+    assert most < len(caught.value.exceptions) <= failures
+    assert next(results, None) is None
