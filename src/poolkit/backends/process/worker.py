@@ -159,10 +159,11 @@ class _Worker:
         run.batch = call
         function: Any = None
         keywords: dict[str, Any] = {}
+        most_memory, serial = self._most_memory, self._serial
         entries = list(reversed(entries))  # each is let go of when its turn has come
         while entries:
             entry = entries.pop()
-            serial = self._serial = self._serial + 1
+            serial += 1
             if times:
                 start = times[-1]
             else:
@@ -188,7 +189,7 @@ class _Worker:
                     function = self._load_function(fn)
                     keywords = {} if kwargs is None else load_task("the arguments", kwargs)
                 args = load_task("the arguments", entry) if type(entry) is bytes else entry
-                value = function(*args, **keywords)
+                value = function(*args, **keywords) if keywords else function(*args)
                 if type(value) not in FIXED and not is_plain(value):
                     value = (_checked(dump_result(value)),)
             except BaseException as caught:
@@ -206,8 +207,10 @@ class _Worker:
                 self._send()
                 if reached is not None:
                     reached()
-            if self._most_memory is not None and resident_bytes() > self._most_memory:
+            if most_memory is not None and resident_bytes() > most_memory:
+                self._serial = serial
                 return False
+        self._serial = serial
         run.batch = None
         return True
 
