@@ -348,3 +348,61 @@ def test_an_input_that_is_running_already() -> None:
         with pytest.raises(ValueError, match="already executing"):
             list(map_ordered(pool, tasks.square, itself))
         assert pool.submit(abs, -1).result() == 1
+
+
+@pytest.mark.parametrize("kind", ["inline", "thread", "process"])
+def test_a_callback_that_waits_for_its_own_pool(kind: str, gate: GateKeeper) -> None:
+    """Where callbacks hold up all results, it says so; elsewhere, it works."""
+    seen: list[Any] = []
+    called = threading.Event()
+
+    def use(_future: Any) -> None:
+        for wait in (
+            lambda: list(map_ordered(pool, tasks.square, range(20))),
+            lambda: pool.submit(tasks.square, 5).result(),
+            lambda: pool.submit(tasks.square, 5).result(timeout=60),
+        ):
+            try:
+                seen.append(wait())
+            except poolkit.UnsupportedError as error:
+                seen.append(str(error))
+        called.set()
+
+    with make_executor(kind) as pool:
+        if kind == "inline":
+            gate.open()
+        future = pool.submit(gate.gate.hold)
+        future.add_done_callback(use)
+        gate.open()
+        called.wait()
+        assert pool.submit(tasks.square, 3).result() == 9
+    if kind == "process":
+        assert len(seen) == 3
+        assert all("in a callback" in text for text in seen)
+    else:
+        assert seen == [[n * n for n in range(20)], 25, 25]
+
+
+def test_a_task_that_raises_stop_iteration() -> None:
+    seen: list[int] = []
+    with make_executor("thread", 1) as pool:
+        with pytest.raises(RuntimeError) as caught:
+            seen += map_ordered(pool, tasks.stop_iteration, range(3))
+        assert isinstance(caught.value.__cause__, StopIteration)
+        with pytest.raises(StopIteration):
+            pool.submit(tasks.stop_iteration, 1).result()
+
+
+def test_a_process_pool_that_is_shut_down_in_a_callback() -> None:
+    pool = make_executor("process", 1)
+    called = threading.Event()
+
+    def shut_down(_future: Any) -> None:
+        pool.shutdown()
+        called.set()
+
+    first = pool.submit(tasks.square, 2)
+    first.add_done_callback(shut_down)
+    called.wait()
+    pool.shutdown()
+    assert first.result() == 4

@@ -339,6 +339,8 @@ class PoolExecutor(Executor):
         if not threads.in_pool:
             scope.drain(inside)
             return
+        if threads.serving is self._link.backend:
+            return  # it would wait for itself: this is a callback
         others = [batch for batch in scope.unsettled() if batch not in inside]
         with waiting_for(others, any_of=False, untimed=bool(others)):
             scope.drain(inside)

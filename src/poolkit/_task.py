@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
-from ._errors import DeadlockError, TaskCancelled
+from ._errors import DeadlockError, TaskCancelled, UnsupportedError
 from ._public import public
 
 
@@ -91,6 +91,8 @@ class ThreadState(threading.local):
 
     slot: Slot | None = None
     run: Run | None = None
+    serving: Any = None
+    """The pool whose results this thread reads, and so must not wait for."""
 
     def __init__(self) -> None:
         self.settling: list[Any] = []
@@ -99,7 +101,7 @@ class ThreadState(threading.local):
     @property
     def in_pool(self) -> bool:
         """Whether this is a worker's thread, or a task runs in it: waiting then concerns a pool."""
-        return self.run is not None or self.slot is not None
+        return self.run is not None or self.slot is not None or self.serving is not None
 
     def runs(self) -> Iterator[Run]:
         """Return what this thread runs, innermost first."""
@@ -199,7 +201,15 @@ def waiting_for(
 
     Raises:
         DeadlockError: They can't end before the current task does.
+        UnsupportedError: They can't end before the current callback does.
     """
+    serving = threads.serving
+    if serving is not None and any(batch.backend is serving for batch in batches):
+        raise UnsupportedError(
+            serving.name,
+            "waiting for its own tasks in a callback, which holds up all results",
+            "submit a task of another pool that waits, or wait in a thread",
+        )
     run, slot = threads.run, threads.slot
     if run is not None and untimed:
         with _graph_lock:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from ..._task import threads
 from .._serialization import load_error
 from .channel import make_scratch
 from .endings import Delivery, Ending, unpack_run
@@ -165,6 +166,7 @@ class Loop:
     # -- the thread ---------------------------------------------------------------------------
 
     def _run(self) -> None:
+        threads.serving = self._pool
         try:
             while self._turn():
                 pass
