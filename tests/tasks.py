@@ -236,3 +236,9 @@ def fail_so_often(folder: Path, failures: int, seconds: float, name: int) -> int
     if before < failures:
         raise ConnectionError(name)
     return name
+
+
+def fail_first_and_echo(folder: Path, argument: object) -> object:
+    """Fail once, then return the argument."""
+    fail_first(folder, 1)
+    return argument

@@ -59,6 +59,10 @@ class Batch(abc.ABC):
     """Which attempt at its items this is."""
     unwanted: bool = False
     """Whether its tasks should stop by themselves."""
+    is_due: bool = True
+    """Whether it may start now."""
+    item: int = 0
+    """Which item of its `origin` its only one is, if that is another batch."""
 
     __slots__ = (
         "__weakref__",

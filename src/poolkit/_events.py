@@ -145,7 +145,9 @@ class EventStream:
         for observer in list(self._observers):
             try:
                 observer(event)
-            except BaseException:  # it must not stop the thread that settles others
+            except BaseException as error:  # it must not stop the thread that settles others
+                if isinstance(error, KeyboardInterrupt) and event.what == "submitted":
+                    raise  # in the caller's thread: this is Ctrl-C
                 _log.exception("an observer has failed, and is not called any more")
                 if observer in self._observers:
                     self._observers.remove(observer)

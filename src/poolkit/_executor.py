@@ -321,11 +321,12 @@ class PoolExecutor(Executor):
             for batch in scope.unsettled():
                 batch.take_back()
         inside = self._link.current_batches() if wait else []
-        if wait:
+        in_callback = threads.serving is self._link.backend  # which would wait for itself
+        if wait and not in_callback:
             self._drain(scope, inside)
         if self._parent is None:
             # A worker can't wait for its own end, and who is part of a task must not.
-            if wait and not inside:
+            if wait and not inside and not in_callback:
                 self._link.backend.shutdown(wait=True)
             else:
                 self._link.release()
@@ -339,8 +340,6 @@ class PoolExecutor(Executor):
         if not threads.in_pool:
             scope.drain(inside)
             return
-        if threads.serving is self._link.backend:
-            return  # it would wait for itself: this is a callback
         others = [batch for batch in scope.unsettled() if batch not in inside]
         with waiting_for(others, any_of=False, untimed=bool(others)):
             scope.drain(inside)

@@ -12,13 +12,14 @@ Invariants:
 * A group whose block is left inside a task is known to that task, and cancelled with it.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Executor, Future
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from ._errors import TaskAbortedError, TaskCancelled
+from ._errors import PoolShutdownError, TaskAbortedError, TaskCancelled
 from ._executor import PoolExecutor
 from ._factory import pool_for
 from ._future import TaskFuture
@@ -68,7 +69,9 @@ class TaskGroup:
         self._view: PoolExecutor | None = None
         self._owned: PoolExecutor | None = None
         self._task: CurrentTask | None = None
-        # Both change by single, atomic operations.
+        # All change by single, atomic operations.
+        self._submitting: list[None] = []
+        """One for each call that has submitted a task, and may not be told yet how it ends."""
         self._errors: list[BaseException] = []
         self._cancelled = False
 
@@ -94,8 +97,13 @@ class TaskGroup:
         Raises:
             PoolShutdownError: The group has ended, or was cancelled.
         """
-        future = self._entered().submit(fn, *args, **kwargs)
-        future.add_done_callback(self._look_at)
+        view = self._entered()
+        self._submitting.append(None)
+        try:
+            future = view.submit(fn, *args, **kwargs)
+            future.add_done_callback(self._look_at)
+        finally:
+            self._submitting.pop()
         return future
 
     def map(
@@ -129,9 +137,14 @@ class TaskGroup:
         if future.cancelled():
             return
         error = future.exception()
-        if error is not None and not isinstance(error, _ENDED):
+        if error is not None and not self._is_consequence(error):
             self._errors.append(error)
             self._cancel()
+
+    def _is_consequence(self, error: BaseException) -> bool:
+        """Whether somebody wanted this, or it follows from another failure."""
+        refused = isinstance(error, PoolShutdownError) and error.pool == self._entered()._name
+        return isinstance(error, _ENDED) or (refused and self._cancelled)
 
     def _cancel(self) -> None:
         """End what is not done, without waiting; any thread may, and again."""
@@ -160,6 +173,8 @@ class TaskGroup:
                 except Exception:  # a deadlock
                     self._cancel()
                     raise
+            while self._submitting:  # a thread is about to learn of a task that has ended
+                time.sleep(0)
         finally:
             if task is not None:
                 task._groups.remove(self)
@@ -168,7 +183,7 @@ class TaskGroup:
         errors, self._errors = self._errors, []
         try:
             known = any(error is exc for error in errors)
-            if exc is not None and not known and not (errors and isinstance(exc, _ENDED)):
+            if exc is not None and not known and not (errors and self._is_consequence(exc)):
                 errors.insert(0, exc)
             if errors:
                 raise BaseExceptionGroup(f"{len(errors)} failures in a TaskGroup", errors) from None

@@ -159,7 +159,7 @@ class _Watch:
                 with contextlib.suppress(RuntimeError):  # it was rung already
                     self._bell.release()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(1.0)  # not for ever: an input may just have begun that it looks after
 
     def _keep(self) -> None:
         me, idle = threading.current_thread(), 0

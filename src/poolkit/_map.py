@@ -60,6 +60,9 @@ class ResultIterator(chain[R]):
         self._runs = runs
         return self
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a result iterator is work under way; it can't be copied or pickled")
+
     def __enter__(self) -> Self:
         return self
 
@@ -72,7 +75,15 @@ class ResultIterator(chain[R]):
         self.close()
 
     def close(self) -> None:
-        """Take back what has not started; wait for what runs only if the pool is our own."""
+        """Take back what has not started; wait for what runs only if the pool is our own.
+
+        Raises:
+            ValueError: Another thread is waiting for the next result, or this is called by the
+                input or the progress function. Nothing was closed.
+        """
+        runs: Any = self._runs
+        if runs.gi_running:
+            raise ValueError("a result iterator can't be closed while it looks for the next result")
         self._window.attended = True
         self._window.close("done")
         self._runs.close()

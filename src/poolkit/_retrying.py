@@ -48,13 +48,13 @@ class Owner(Batch):
 
     @abc.abstractmethod
     def dispatch_again(self, retrial: "Retrial") -> None:
-        """Hand a further attempt to the backend. Never raises."""
+        """Hand a further attempt to the backend."""
 
 
 class Retrial(Batch):
     """One more attempt at one item of a batch."""
 
-    __slots__ = ("attempt", "due", "item", "order", "owner")
+    __slots__ = ("attempt", "dispatched", "due", "item", "order", "owner")
 
     def __init__(self, owner: Owner, item: int, attempt: int, due: float) -> None:
         # Not the constructor above: the context is the one in which the owner was made.
@@ -71,6 +71,8 @@ class Retrial(Batch):
         self.attempt = attempt
         self.due = due
         self.order = next(_order)
+        self.dispatched = False
+        """The backend has it, or is about to."""
 
     def __lt__(self, other: "Retrial") -> bool:
         return (self.due, self.order) < (other.due, other.order)
@@ -78,6 +80,10 @@ class Retrial(Batch):
     @property
     def origin(self) -> Batch:
         return self.owner
+
+    @property
+    def is_due(self) -> bool:  # type: ignore[override]
+        return self.dispatched
 
     @property
     def unwanted(self) -> bool:  # type: ignore[override]
@@ -123,10 +129,11 @@ class Retries:
         """Give back the items whose next attempt has not started."""
         numbers: list[int] = []
         for retrial in list(self.parts.copy()):
-            waited = ROOM.leave(retrial) and retrial.claim(0)
-            if waited or retrial.owner.backend.withdraw(retrial):
+            waits = not retrial.dispatched and retrial.claim(0)
+            if waits or retrial.owner.backend.withdraw(retrial):
                 self.parts.discard(retrial)
                 numbers.append(retrial.item)
+                ROOM.leave(retrial)
         self._ended.set()
         return numbers
 
@@ -159,28 +166,30 @@ class WaitingRoom:
         self._thread: threading.Thread | None = None
         self._open = False  # whether the thread goes on
 
-    def enter(self, retrial: Retrial) -> None:
-        """Have a retrial dispatched when it is due."""
+    def enter(self, retrial: Retrial) -> bool:
+        """Have a retrial dispatched when it is due; False if there is no thread for that."""
         with self._changed:
-            heapq.heappush(self._waiting, retrial)
+            if not retrial.todo:  # taken back on the way; who does that looks here afterwards
+                return True
             if not self._open:
-                self._thread = threading.Thread(
-                    target=self._keep, name="poolkit-retries", daemon=True
-                )
-                self._thread.start()
-                self._open = True
-            elif self._waiting[0] is retrial:
+                thread = threading.Thread(target=self._keep, name="poolkit-retries", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads, or the interpreter is about to end
+                    return False
+                self._thread, self._open = thread, True
+            heapq.heappush(self._waiting, retrial)
+            if self._waiting[0] is retrial:
                 self._changed.notify_all()
-
-    def leave(self, retrial: Retrial) -> bool:
-        """Forget a retrial; say whether it was there."""
-        with self._changed:
-            if retrial not in self._waiting:
-                return False
-            self._waiting.remove(retrial)
-            heapq.heapify(self._waiting)
-            self._changed.notify_all()
             return True
+
+    def leave(self, retrial: Retrial) -> None:
+        """Forget a retrial that was taken back."""
+        with self._changed:
+            if retrial in self._waiting:
+                self._waiting.remove(retrial)
+                heapq.heapify(self._waiting)
+                self._changed.notify_all()
 
     def rest(self) -> None:
         """Wait for the thread to end, if nobody waits any more."""

@@ -127,10 +127,11 @@ class Link:
             self._watch(batch, queued=bounded and self.scopes[0].size > self.backend.max_workers)
 
     def dispatch_again(self, retrial: Retrial) -> None:
-        """Hand a further attempt to the backend. Never raises."""
+        """Hand a further attempt to the backend."""
+        retrial.dispatched = True
         try:
             self.backend.dispatch(retrial)
-        except BaseException as error:  # it is broken
+        except Exception as error:  # it is broken
             if retrial.claim(0):
                 retrial.report_failed([0], error)
         if self.backend.capabilities.deadlines == "soft":
@@ -252,7 +253,9 @@ class FaceBatch(Owner):
             if not records:
                 return
         if self.link.events is not None:
+            threads.settling.append(self)  # an observer that shuts down must not wait for this
             self.link.events.ended(self, records)
+            threads.settling.pop()
         if self.places:
             self._release(len(records))
         try:
@@ -299,9 +302,10 @@ class FaceBatch(Owner):
             return False
         if self.link.events is not None:
             self.link.events.retried(self, record, retrial.attempt - 1)
-        if not self.backend.capabilities.runs_in_caller:
-            ROOM.enter(retrial)
-        return True
+        if self.backend.capabilities.runs_in_caller or ROOM.enter(retrial):
+            return True
+        retries.parts.discard(retrial)
+        return not retrial.claim(0)
 
     def _cancels(self) -> bool:
         return any(scope.cancels for scope in self.link.scopes)

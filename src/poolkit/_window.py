@@ -20,6 +20,7 @@ Invariants:
 * Every dispatched item comes back through the inbox once: with a record, or as withdrawn.
 """
 
+import contextlib
 import math
 import queue
 import time
@@ -64,8 +65,9 @@ class Inbox(queue.SimpleQueue[Any]):
     def close(self) -> None:
         """Read it no more, and let go of what is in it."""
         self.closed = True
-        while not self.empty():
-            self.get_nowait()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.get_nowait()
 
 
 class WindowBatch(FaceBatch):

@@ -64,9 +64,11 @@ class LocalRun(Run):
             return True
         self.number = number
         self.start = start = time.monotonic()
+        # Another attempt is to find the context as this one does.
+        context = batch.context if batch.options.retry is None else batch.context.copy()
         batch.running[number] = self
         try:
-            value = batch.context.run(batch.fn, *batch.items[number], **batch.kwargs)
+            value = context.run(batch.fn, *batch.items[number], **batch.kwargs)
         except BaseException as caught:
             error = without_our_frame(caught)
         duration = time.monotonic() - start
@@ -78,7 +80,7 @@ class LocalRun(Run):
             return False
         batch.report((make_record((number, value, error, start, duration, self.worker)),))
         # The user's frames in a traceback lead back to this one, for as long as the error lives.
-        del batch, value, error
+        del batch, value, error, context
         return True
 
     def _too_late(
@@ -127,7 +129,7 @@ class ChunkRun(LocalRun):
 
     def _run_all(self, batch: Batch) -> bool:
         while batch.todo:
-            # A context lasts until a task changes it: to the next one, it is as it was.
+            # To each task, the context is as it was at first.
             context = batch.context.copy()
             if not context.run(self._run_some, batch, context):
                 return False
@@ -135,9 +137,17 @@ class ChunkRun(LocalRun):
         return True
 
     def _run_some(self, batch: Batch, context: Context) -> bool:
-        """Run items until the context is changed; False if one has been given up under way."""
+        """Run one item, or, in an empty context, items until one fills it.
+
+        To compare contexts that are not empty would be to compare the values in them, which is
+        code of the user's.
+
+        Returns:
+            False if an item has been given up under way.
+        """
         todo, running, fn, items = batch.todo, batch.running, batch.fn, batch.items
-        values, times, clock, original = self._values, self._times, time.monotonic, batch.context
+        values, times, clock = self._values, self._times, time.monotonic
+        filled = len(context) > 0
         end = clock()
         while todo:
             try:
@@ -169,7 +179,7 @@ class ChunkRun(LocalRun):
                 self.hand_over()
                 end = clock()
                 times[-1:] = [end]  # there is one at most now, and nobody else looks at it
-            if context != original:
+            if filled or len(context):
                 break
         return True
 

@@ -53,15 +53,20 @@ class _BorrowedThread:
 
     def lend(self, awaited: Collection[Batch]) -> bool:
         """Run what is awaited in a thread of our own: the other pool knows no spare workers."""
-        waiting = [batch for batch in awaited if batch.todo]
+        if not awaited:
+            return False
+        backend = self.backend
+        with backend.lock:
+            backend.waiting += 1  # from now on, what is dispatched gets a thread of our own
+        parts = [part for batch in awaited for part in batch.unfinished_parts]
+        waiting = [part for part in parts if part.todo and part.is_due]
         if waiting:
-            threading.Thread(
-                target=_run_shared, args=(self.backend, *waiting), name="poolkit-spare", daemon=True
-            ).start()
-        return False
+            backend.run_apart(*waiting)
+        return True
 
     def reclaim(self) -> None:
-        """Nothing was given away."""
+        with self.backend.lock:
+            self.backend.waiting -= 1
 
 
 def _run_shared(backend: "AdaptedBackend", *batches: Batch) -> None:
@@ -147,6 +152,9 @@ class AdaptedBackend(Backend):
         """What runs in threads of this process."""
         self._futures: dict[Batch, Future[Any]] = {}
         self._withdrawing: set[Batch] = set()
+        self.lock = threading.Lock()  # guards `waiting`
+        self.waiting = 0
+        """Threads of the other pool that wait in tasks for tasks of this one."""
 
     def dispatch(self, batch: Batch) -> None:
         try:
@@ -161,8 +169,17 @@ class AdaptedBackend(Backend):
             self._futures[batch] = future
             future.add_done_callback(lambda future: self._ended(batch, future))
 
+    def run_apart(self, *batches: Batch) -> None:
+        """Run batches in a thread of our own."""
+        threading.Thread(
+            target=_run_shared, args=(self, *batches), name="poolkit-spare", daemon=True
+        ).start()
+
     def _send(self, batch: Batch) -> "Future[Any] | None":
         if self._shared:
+            if self.waiting:  # perhaps for this, and nobody else there may be free
+                self.run_apart(batch)
+                return None
             return self._pool.submit(_run_shared, self, batch)
         if not self._packed:
             items = [(number, batch.items[number]) for number in reversed(batch.todo)]
@@ -196,6 +213,8 @@ class AdaptedBackend(Backend):
             batch.report_failed(numbers, _failure(future))
             return
         endings: list[Ending] = future.result()
+        if not endings:  # it was taken back before it was sent
+            return
         unpack = _unpack if self._packed else Record._make
         batch.report([unpack(ending) for ending in endings])
 

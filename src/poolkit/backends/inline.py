@@ -21,6 +21,18 @@ class _LateCalls(Batch):
         self._inner = inner
         self._limit = limit
 
+    @property
+    def attempt(self) -> int:  # type: ignore[override]
+        return self._inner.attempt
+
+    @property
+    def unwanted(self) -> bool:  # type: ignore[override]
+        return self._inner.unwanted
+
+    @property
+    def origin(self) -> Batch:
+        return self._inner.origin
+
     def report(self, records: Sequence[Record]) -> None:
         self._inner.report([self._judge(record) for record in records])
 

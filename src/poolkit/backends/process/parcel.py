@@ -89,6 +89,11 @@ class Parcel:
         """Whether results may be held back, and so lost and repeated."""
         self.attempt = attempt
 
+    def part(self, number: int, attempt: int) -> "Parcel":
+        """Return the parcel of one item, for another attempt at it."""
+        entries = None if self.entries is None else [self.entries[number]]
+        return Parcel(self.function, self.fn, self.kwargs, entries, self.limit, False, attempt)
+
 
 class Packer:
     """Packs tasks, in the threads that submit them; thread-safe.

@@ -87,6 +87,10 @@ class ProcessBackend(Settling, Backend):
 
     def _pack(self, batch: Batch) -> bool:
         """Pack a batch; report what can't be sent, and say whether anything is left."""
+        packed = batch.origin.parcel
+        if packed is not None:  # another attempt, at what was pickled when it was submitted
+            batch.parcel = packed.part(batch.item, batch.attempt)
+            return bool(batch.todo)
         try:
             batch.parcel, refused = self._packer.pack(batch)
         except TaskSerializationError as error:
