@@ -7,7 +7,7 @@ window, and turns what comes back into what its caller wants to see.
 import math
 import operator
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from itertools import chain, islice
@@ -124,14 +124,8 @@ def _tolerant(window: "Window", most: float) -> Generator[Iterator[Any]]:
     """Yield what the function returned; pass over up to so many failures."""
     errors: list[BaseException] = []
     for piece in window.pieces():
-        records = piece[1]
+        handover = [window.serve(_sort_out(piece[1], errors, most))]
         del piece
-        good = [record.value for record in records if record.error is None]
-        if most != math.inf:
-            errors += [record.error for record in records if record.error is not None]
-        del records
-        handover = [window.serve(good)]
-        del good
         yield handover.pop()
         if len(errors) > most:
             window.close()
@@ -141,6 +135,19 @@ def _tolerant(window: "Window", most: float) -> Generator[Iterator[Any]]:
                 )
             finally:
                 del errors  # a traceback that holds its own error would be a cycle
+
+
+def _sort_out(records: "Sequence[Record]", errors: list[BaseException], most: float) -> list[Any]:
+    """Return the values of records, and remember errors until there are more than ``most``."""
+    good: list[Any] = []
+    for record in records:
+        if record.error is None:
+            good.append(record.value)
+        elif most != math.inf:
+            errors.append(record.error)
+            if len(errors) > most:
+                break
+    return good
 
 
 def _outcomes(window: "Window") -> "Generator[Iterator[Outcome[Any]]]":
