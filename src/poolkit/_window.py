@@ -304,9 +304,16 @@ class Window:
         finally:
             self.close()
 
-    def values(self) -> Iterator[Any]:
-        """Yield what the function returned; raise the first failure and take back the rest."""
-        return chain.from_iterable(self.value_runs())
+    def values(self) -> Generator[Any]:
+        """Yield what the function returned; raise the first failure and take back the rest.
+
+        A generator, as ``Executor.map`` of the standard library returns one: it can be closed.
+        """
+        runs = self.value_runs()
+        try:
+            yield from chain.from_iterable(runs)
+        finally:
+            runs.close()
 
     def value_runs(self) -> Generator[Iterator[Any]]:
         """Yield iterators over what the function returned; raise the first failure."""

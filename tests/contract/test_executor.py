@@ -346,3 +346,14 @@ def test_closures_travel_where_cloudpickle_is_installed(make: Make) -> None:
     if pool.kind == "adapted ProcessPoolExecutor" and not pool.capabilities.serializes:
         pytest.skip("loky has its own way")
     assert pool.submit(lambda x: x + offset, 2).result() == 7
+
+
+def test_the_iterator_of_map_can_be_closed(make: Make, gate: GateKeeper) -> None:
+    """As the standard library's, a generator: closing it cancels the rest."""
+    pool = make()
+    gate.open()
+    results = pool.map(gate.gate.hold, range(3))
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    assert list(results) == []
+    assert list(pool.map(tasks.square, range(3))) == [0, 1, 4]
