@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -406,3 +407,73 @@ def test_a_process_pool_that_is_shut_down_in_a_callback() -> None:
     called.wait()
     pool.shutdown()
     assert first.result() == 4
+
+
+class RefusesBadly:
+    """Pickling it raises what is no `Exception`."""
+
+    def __reduce__(self) -> Any:
+        raise SystemExit("from __reduce__")
+
+
+def test_pickling_that_raises_badly_while_the_input_waits() -> None:
+    """It happens in the thread that sends what waits; that lives on, and the consumer is told."""
+
+    def feed() -> Iterator[Any]:
+        yield 1
+        yield 2
+        yield RefusesBadly()
+        time.sleep(0.2)  # not to wait for something: this is a slow input
+        yield 4
+
+    with make_executor("process", 1) as pool:
+        assert pool.submit(abs, -1).result() == 1
+        with pytest.raises(SystemExit):
+            list(map_unordered(pool, repr, feed(), chunksize=8))
+        assert list(map_unordered(pool, abs, range(100))) is not None
+    go = threading.Event()
+
+    def wait_for_results() -> Iterator[int]:
+        yield from range(3)
+        assert go.wait(20)
+
+    def task(number: int) -> int:
+        go.set()
+        return number
+
+    with make_executor("thread", 1) as pool:
+        assert sorted(map_unordered(pool, task, wait_for_results(), chunksize=64)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("policy", ["skip", 5])
+def test_ctrl_c_in_an_inline_task_is_no_failure_to_be_tolerated(policy: Any) -> None:
+    def task(number: int) -> int:
+        if number == 3:
+            raise KeyboardInterrupt
+        return number
+
+    seen: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        seen.extend(map_ordered("inline", task, range(10), on_error=policy))
+    assert seen == [0, 1, 2]
+    with pytest.raises(KeyboardInterrupt):
+        list(poolkit.map_outcomes("inline", task, range(10)))
+
+
+def test_an_inline_map_keeps_its_time() -> None:
+    results = map_ordered("inline", tasks.spin, [0.0, 0.3, 0.0], timeout=0.2)
+    assert next(results) is not None
+    assert next(results) is not None
+    with pytest.raises(TimeoutError):
+        next(results)
+    assert len(list(map_ordered("inline", tasks.spin, [0.3], timeout=0.2))) == 1
+
+
+def test_very_long_limits_are_none_in_any_thread() -> None:
+    done: list[Any] = []
+    with make_executor("thread", 1) as pool:
+        future = pool.submit(abs, -1)
+        thread = threading.Thread(target=lambda: done.append(poolkit.wait([future], timeout=1e12)))
+        thread.start()
+        thread.join()
+    assert len(done[0].done) == 1

@@ -59,6 +59,8 @@ class Batch(abc.ABC):
     """Which attempt at its items this is."""
     unwanted: bool = False
     """Whether its tasks should stop by themselves."""
+    may_repeat: bool = True
+    """Whether items may be run again that were finished when their worker was lost."""
     is_due: bool = True
     """Whether it may start now."""
     item: int = 0

@@ -54,4 +54,4 @@ def nap(left: float) -> float | None:
     """
     if threading.current_thread() is threading.main_thread():
         return min(left, _NAP)
-    return None if left == math.inf else left
+    return None if left == math.inf else min(left, threading.TIMEOUT_MAX)

@@ -52,6 +52,7 @@ class Hand:
         self._lock = threading.RLock()
         self._items: list[Item] = []
         self._sent = 0  # of those that this `fill` has taken
+        self._failure: BaseException | None = None  # of a sending in the other thread
         self._since = 0.0
         self._send: Send | None = None
         self._context: Context | None = None
@@ -89,6 +90,9 @@ class Hand:
                 self._send = self._context = None
         self.seconds = time.monotonic() - start
         self._let_go(send)
+        failure, self._failure = self._failure, None
+        if failure is not None:  # where it would have been raised, but for the other thread
+            raise failure
 
     def _count_taken(self) -> int:
         with self._lock:
@@ -106,7 +110,10 @@ class Hand:
         send, context = self._send, self._context
         waiting = self._items and time.monotonic() - self._since > PATIENCE
         if waiting and send is not None and context is not None:
-            context.copy().run(self._let_go, send)
+            try:
+                context.copy().run(self._let_go, send)
+            except BaseException as error:  # code of the user's, as it was pickled
+                self._failure = error
 
     def _let_go(self, send: Send) -> None:
         with self._lock:

@@ -238,6 +238,10 @@ class FaceBatch(Owner):
         return self.retries is not None
 
     @property
+    def may_repeat(self) -> bool:  # type: ignore[override]
+        return not self._cancels()
+
+    @property
     def unwanted(self) -> bool:  # type: ignore[override]
         return any(scope.unwanted for scope in self.link.scopes)
 

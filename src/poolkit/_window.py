@@ -91,6 +91,10 @@ class WindowBatch(FaceBatch):
         self.missing = len(items)
         """Items that have not come back; the consumer's thread counts."""
 
+    @property
+    def may_repeat(self) -> bool:  # type: ignore[override]
+        return not self.inbox.closed and super().may_repeat
+
     def settle(self, records: Sequence[Record]) -> None:
         self.inbox.put_records(self, records)
 
@@ -168,6 +172,7 @@ class Window:
         self._ordered = ordered
         self._bound = bound
         self._as_submits = as_submits
+        self._in_caller = link.backend.capabilities.runs_in_caller
         self._length = length
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._timeout = timeout
@@ -217,7 +222,7 @@ class Window:
         Args:
             budget: Seconds of pulling after which to stop in any case.
         """
-        one_at_a_time = self._link.backend.capabilities.runs_in_caller and not self._as_submits
+        one_at_a_time = self._in_caller and not self._as_submits
         while not self._exhausted:
             limit = self._limit()
             # A whole chunk or nothing, so that a full window does not decay into chunks of one.
@@ -249,6 +254,8 @@ class Window:
         """Dispatch a chunk; perhaps in another thread, while the consumer's waits for the input."""
         if self._exhausted:  # closed, or refused before
             return
+        if self._in_caller:  # elsewhere, time passes in `_get`
+            self._check_deadline()
         base, self._pulled = self._pulled, self._pulled + len(items)
         batch = WindowBatch(self._link, self._fn, items, self._options, base, self._inbox)
         self._in_flight.add(batch)
@@ -369,13 +376,16 @@ class Window:
             try:
                 return cast(Arrival, self._inbox.get(timeout=nap(limit)))
             except queue.Empty:
-                if self._deadline is not None and time.monotonic() >= self._deadline:
-                    raise TimeoutError(
-                        f"{self._pulled - self._returned} results still missing after timeout="
-                        f"{self._timeout:g} s; {self._yielded} were yielded"
-                    ) from None
+                self._check_deadline()
             self._fetch()
             pause = min(2 * pause, 0.25)
+
+    def _check_deadline(self) -> None:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise TimeoutError(
+                f"{self._pulled - self._returned} results still missing after timeout="
+                f"{self._timeout:g} s; {self._yielded} were yielded"
+            ) from None
 
     def _fetch(self) -> None:
         """Have workers in this process report the items of a chunk that ended before a slow one."""
@@ -400,6 +410,8 @@ class Window:
             for record in records:
                 if record.error is not None:
                     failed += 1
+                    if isinstance(record.error, KeyboardInterrupt) and self._in_caller:
+                        raise record.error  # Ctrl-C, which happened to strike in a task
                     place = batch.base + record.number
                     add_note(batch, record, place, batch.attempt_at(record.number))
         if self._progress is not None:

@@ -101,7 +101,8 @@ class Settling(Recalling):
         for assignment, serial in list(books.live()):
             number = books.take(assignment, serial)
             batch, hold = assignment.batch, assignment.parcel.hold
-            if serial > begun or (hold and (serial < begun or ended == serial)):
+            finished = serial < begun or ended == serial
+            if serial > begun or (hold and finished and batch.may_repeat):
                 again.append((batch, number))
                 continue
             charged = True
