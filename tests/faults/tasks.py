@@ -88,6 +88,14 @@ def die_at_gate(mailbox: str, gate: Gate) -> NoReturn:
     die_of(signal.SIGKILL)
 
 
+def note_and_hold_at(runs: Path, gate: Gate, held: int, number: int) -> int:
+    """Note the run; hold at one number."""
+    note(runs, number)
+    if number == held:
+        gate.hold()
+    return number
+
+
 def die_at(runs: Path, fatal: int, number: int) -> int:
     """Die at multiples of `fatal`, having noted the run."""
     note(runs, number)

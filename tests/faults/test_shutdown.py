@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from poolkit import PoolkitError, PoolShutdownError, TaskFuture, make_executor
 from ..tasks import GateKeeper, interrupt, square
 from . import cargo, tasks
 from .census import LIMIT, Endings
-from .helpers import Innocents, Mailbox, MakePool, crash_of
+from .helpers import Innocents, Mailbox, MakePool, counted, crash_of
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -123,6 +124,26 @@ def test_workers_can_be_ended_by_force(
     with pytest.raises((PoolShutdownError, BrokenExecutor)):
         pool.submit(square, 1)
     assert innocent.result() == 9
+
+
+@pytest.mark.parametrize("way", ["kill_workers", "interrupt"])
+def test_nothing_is_repeated_once_all_is_told_to_end(
+    make_pool: MakePool, gate: GateKeeper, runs: Path, way: str
+) -> None:
+    """Not even what was finished in the chunk of an item that had to be killed."""
+    pool = make_pool(1)
+    held = 7
+    arguments = [runs] * 10, [gate.gate] * 10, [held] * 10, range(10)
+    results = pool.map(tasks.note_and_hold_at, *arguments, chunksize=10)
+    gate.wait_started()
+    if way == "kill_workers":
+        pool.kill_workers()
+    else:
+        pool._interrupt()
+    pool.shutdown()
+    assert counted(runs) == dict.fromkeys(range(held + 1), 1)
+    with pytest.raises(PoolkitError):
+        list(results)
 
 
 def test_an_interrupted_block_kills_what_runs(mailbox: Mailbox, start_method: str) -> None:
