@@ -69,8 +69,9 @@ class Hand:
         watched = self._watched and count > 1
         if watched:
             self._since, self._send, self._context = start, send, copy_context()
-            WATCH.begin(self)
         try:
+            if watched:  # in here, lest an interrupt leave it watched
+                WATCH.begin(self)
             taken = 0
             while taken < count:
                 # In slices, so that the clock is read once per many quick items.
