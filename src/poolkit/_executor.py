@@ -373,8 +373,6 @@ class PoolExecutor(Executor):
     def _cancel(self) -> None:
         """Cancel what is pending, kill what can be killed and ask the rest to stop; don't wait."""
         link, scope = self._link, self._link.scopes[-1]
-        for mine in scope.unsettled():
-            mine.let_go()
         scope.unwanted = True  # before looking who runs; `current_task` does the reverse
         self.shutdown(wait=False, cancel_futures=True)
         for mine in scope.unsettled():

@@ -125,14 +125,17 @@ def make_executor(
         from .backends.process.starting import warm_up
 
         warm_up(kind_options.get("start_method"), kind_options.get("mp_context"))
-    from ._events import open_stream
     from ._executor import PoolExecutor
     from ._options import TaskOptions, check_retry
 
     workers = None if max_workers is None else check_positive_int("max_workers", max_workers)
     check_initializer(initializer, initargs)
     options = TaskOptions(task_timeout=task_timeout, retry=check_retry(retry))
-    events = open_stream(observers)
+    events = None
+    if observers != ():  # else, there is nothing to load
+        from ._events import open_stream
+
+        events = open_stream(observers)
     if isinstance(kind, PoolExecutor):
         _refuse_worker_options(kind.kind, workers, initializer, kind_options)
         if events is not None:
@@ -148,8 +151,8 @@ def make_executor(
     if isinstance(kind, Executor):
         name = type(kind).__name__
         _refuse_worker_options(name, workers, initializer, kind_options)
-        backend = _adapt(kind, f"adapted {name}", owned=False)
         name = f"adapted {name}"
+        backend = _adapt(kind, name, owned=False)
         return PoolExecutor(name, backend, options, max_pending, when_full, events=events)
     if not isinstance(kind, str):
         raise TypeError(f"kind must be a name or an Executor, not {kind!r:.80}")

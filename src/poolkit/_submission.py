@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures._base import FINISHED
 from contextvars import Context, copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._backend import Backend, Batch, Record
 from ._bounds import Scope
 from ._deadlines import STALL_LOOK, DeadlineKeeper
 from ._describe import function_name
 from ._errors import TaskAbortedError, UnsupportedError
-from ._events import EventStream
 from ._future import Aborted, TaskFuture
 from ._notes import add_note
 from ._options import TaskOptions
 from ._retrying import ROOM, Owner, Retrial, Retries
 from ._task import threads
+
+if TYPE_CHECKING:
+    from ._events import EventStream
 
 _log = logging.getLogger("poolkit")
 
@@ -57,7 +59,7 @@ class Link:
         backend: Backend,
         scopes: tuple[Scope, ...],
         keeper: DeadlineKeeper,
-        events: EventStream | None = None,
+        events: "EventStream | None" = None,
     ) -> None:
         self.backend = backend
         self.scopes = scopes
