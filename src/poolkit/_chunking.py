@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 TARGET: Final = 0.002
 # More would make the first result of a chunk late without making the rest cheaper.
 MOST: Final = 1024
-
+# What is kept of the weight of earlier items with each report.
+MEMORY: Final = 0.75
 
 Chunksize = int | Literal["auto"]
 
@@ -49,13 +50,19 @@ class TimedChunks:
     def __init__(self, most: int = MOST) -> None:
         self.size = 1
         self._most = most
-        self._mean: float | None = None
+        # Of what came back, less and less of it as it gets older.
+        self._seconds = 0.0
+        self._items = 0.0
 
     def observe(self, records: "Sequence[Record]") -> None:
-        """Move the mean half-way to what these items took, and the size with it."""
-        mean = seconds_of(records) / len(records)
-        self._mean = mean if self._mean is None else (self._mean + mean) / 2
-        fitting = TARGET / self._mean if self._mean > TARGET / self._most else self._most
+        """Take the mean over these items and, with less and less weight, those before them.
+
+        Over items, not over reports: one slow item that comes alone would outweigh many quick ones.
+        """
+        self._seconds = MEMORY * self._seconds + seconds_of(records)
+        self._items = MEMORY * self._items + len(records)
+        mean = self._seconds / self._items
+        fitting = TARGET / mean if mean > TARGET / self._most else self._most
         self.size = max(1, min(int(fitting), 2 * self.size))
 
 

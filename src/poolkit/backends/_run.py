@@ -147,37 +147,43 @@ class ChunkRun(LocalRun):
         """
         todo, running, fn, items = batch.todo, batch.running, batch.fn, batch.items
         values, times, clock = self._values, self._times, time.monotonic
+        claim, keep, note = todo.pop, values.append, times.append
         filled = len(context) > 0
+        expected = self._first + len(values) if times else -1
         end = clock()
+        report_at = self._reported + REPORT_EVERY
         while todo:
             try:
-                number = todo.pop()
+                number = claim()
             except IndexError:  # somebody else was quicker
                 break
-            if number != self._first + len(values) or not times:
+            if number != expected:
                 self._begin_at(number, end)
+            expected = number + 1
             self.number = number
             self.token = None
             self.start = start = end
             running[number] = self
             try:
-                value = fn(*items[number], **batch.kwargs)
+                value = fn(*items[number])
             except BaseException as caught:
                 failed = self._failed(batch, number, without_our_frame(caught), start)
                 if not failed:
                     return False
                 end = clock()
+                expected = -1
             else:
                 end = clock()
                 if running.pop(number, None) is None:
                     self._too_late(batch, number, None, end - start)
                     return False
-                times.append(end)
-                values.append(value)
+                note(end)
+                keep(value)
                 del value  # keep nothing alive while the next one runs
-            if end - self._reported > REPORT_EVERY and todo:
+            if end > report_at and todo:
                 self.hand_over()
                 end = clock()
+                report_at = end + REPORT_EVERY
                 times[-1:] = [end]  # there is one at most now, and nobody else looks at it
             if filled or len(context):
                 break

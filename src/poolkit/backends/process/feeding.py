@@ -29,12 +29,15 @@ from .parcel import Parcel
 # Work is sent ahead of a worker as far as this, in seconds: many times a round trip, and little
 # enough that what waits behind it could not have started much sooner elsewhere.
 AHEAD: Final = 0.0025
+# One is sent ahead of a worker in any case, unless it takes longer than this, in seconds: a round
+# trip would be a few percent of it.
+LONG: Final = 0.01
 # The most tasks ahead, however short they are; a message of so many costs little more than of one.
 MOST_AHEAD: Final = 128
 # The most items of one chunk that are sent in one piece.
 _MOST_ITEMS: Final = 1024
 # What is behind an item that has run for so long, in seconds, is taken back.
-STUCK: Final = 0.005
+STUCK: Final = 0.02
 # A worker that was sent work and has not begun it after so long, in seconds, gets it taken away.
 MUTE: Final = 0.5
 # So many workers in a row that end before they are of any use break the pool.
@@ -77,6 +80,7 @@ class Feeding:
         self.broken: PoolBrokenError | None = None
         self.failures = 0
         self.least_limit = math.inf
+        self.rebalance_at = -math.inf
         self.endings: deque[Ending] = deque()
         self.unfinished = False
         """Whether books are being changed: if nobody is at it, an interrupt has struck there."""
@@ -100,18 +104,18 @@ class Feeding:
         while True:
             if self.unfinished:
                 self.repair()
-            self._feed_once()
-            head = self.pending.peek()
-            self.room = head is None or self._with_room(head) is not None
+            self.room = self._feed_once()
             # Somebody may have added to the queue, and looked at `room`, just before that.
             if not self.room or self.pending.peek() is None:
                 return
 
-    def _feed_once(self) -> None:
-        pending = self.pending
+    def _feed_once(self) -> bool:
+        """Return whether there is room for more."""
+        pending, room = self.pending, True
         self.unfinished = True
         while (head := pending.peek()) is not None:
             worker = self._with_room(head)
+            room = worker is not None
             if worker is None or not self._assign(worker):
                 break
         if self.closing and pending.peek() is None:
@@ -122,6 +126,7 @@ class Feeding:
         if pending.peek() is not None and self.broken is None:
             self._staff()
         self.unfinished = False
+        return room
 
     def _with_room(self, head: Batch) -> Worker | None:
         """Return who should be sent `head`, the next batch, if anybody.
@@ -141,7 +146,7 @@ class Feeding:
             elif (
                 not large
                 and (best is None or (best.books and worker.load < best.load))
-                and worker.load < AHEAD / 2
+                and (worker.load < AHEAD / 2 or (books.outstanding == 1 and worker.load < LONG))
                 and not worker.channel.unsent
                 and books.outstanding < MOST_AHEAD // 2
             ):
@@ -157,7 +162,9 @@ class Feeding:
         made: list[Assignment] = []
         if not books:
             worker.seen_at = time.monotonic()
-        while len(made) < share and (worker.load < AHEAD or not books):
+        while len(made) < share and (
+            worker.load < AHEAD or not books or (books.outstanding == 1 and worker.load < LONG)
+        ):
             batch: Any = pending.peek()
             if batch is None:
                 break

@@ -94,11 +94,18 @@ class Recalling(Feeding):
 
     def rebalance(self, now: float) -> float:
         """Take back what waits behind a slow item; return when to look again, in seconds."""
-        if not any(worker.books for worker in self.workers):
+        idle = busy = False
+        for worker in self.workers:
+            if worker.books:
+                busy = True
+            elif worker.state is State.READY:
+                idle = True
+        if not busy:
             return math.inf
-        idle = self.pending.peek() is None and (
-            any(w.state is State.READY and not w.books for w in self.workers)
-        )
+        idle = idle and self.pending.peek() is None
+        if not idle and now < self.rebalance_at:
+            return self.rebalance_at - now
+        self.rebalance_at = now + STUCK / 2
         patience = _IMPATIENT if idle else STUCK
         look = math.inf
         for worker in list(self.workers):
