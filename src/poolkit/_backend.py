@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Literal, NamedTuple, Protocol
 
+from ._clock import SYSTEM_CLOCK, Clock
 from ._describe import describe_call
 from ._options import TaskOptions
 from ._public import public
@@ -196,6 +197,12 @@ class Backend(Protocol):
     """The pool, for people: used in error messages."""
     max_workers: int
     capabilities: Capabilities
+    clock: Clock = SYSTEM_CLOCK
+    """The time in which its tasks run."""
+    hosted: bool = False
+    """Whether its tasks run only while somebody waits for them, or has them run; see `attend`."""
+    waiting_room: Any = None
+    """Where further attempts wait until they are due, if it has a `WaitingRoom` of its own."""
 
     def dispatch(self, batch: Batch) -> None:
         """Run all of `batch`, some time. Never blocks (unless `runs_in_caller`).
@@ -232,6 +239,17 @@ class Backend(Protocol):
             number: The signal.
         """
         raise RuntimeError(f"the workers of {self.name} can't be ended")
+
+    def attend(self, awaiting: Any) -> bool:
+        """Be told that this thread is about to wait for batches; where `hosted`.
+
+        Args:
+            awaiting: The `Awaiting` that says for what.
+
+        Returns:
+            Whether the time of the wait is over, though what is waited for has not come.
+        """
+        return False
 
     def shutdown(self, wait: bool) -> None:
         """Take no more batches; finish those dispatched, then release every resource.

@@ -120,6 +120,11 @@ class Scope:
                 raise PoolShutdownError(self._name)
             self._pending += places
 
+    def has_room(self, places: int) -> bool:
+        """Whether `take_places` would not wait."""
+        full = self._max_pending is not None and self._pending + places > self._max_pending
+        return self._closed or not full or self._when_full == "raise"
+
     def enter(self, batch: Booked) -> None:
         """Put a batch on the books, whose places have been taken.
 
@@ -171,7 +176,11 @@ class Scope:
         for batch in self.unsettled():
             batch.let_go()
         with self._lock:
-            self._sleep(lambda: self._batches.issubset(but))
+            self._sleep(lambda: self.is_drained(but))
+
+    def is_drained(self, but: Collection[Booked] = ()) -> bool:
+        """Whether the books are empty, `but` for these batches."""
+        return self._batches.issubset(but)
 
     def _sleep(self, enough: Callable[[], bool]) -> None:
         self._sleepers += 1  # before the first look

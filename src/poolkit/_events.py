@@ -7,11 +7,11 @@ start is right all the same.
 
 import itertools
 import logging
-import time
 from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from ._checks import check_callable
+from ._clock import SYSTEM_CLOCK, Clock
 from ._describe import function_name
 from ._errors import TaskAbortedError, TaskTimeoutError, WorkerCrashedError
 from ._public import public
@@ -106,6 +106,9 @@ def _how(error: BaseException | None) -> What:
 class EventStream:
     """Tells a pool's observers; thread-safe."""
 
+    clock: Clock = SYSTEM_CLOCK
+    """The clock of the pool that it tells of."""
+
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = list(observers)  # changed by single, atomic operations
 
@@ -128,7 +131,7 @@ class EventStream:
         self._tell_end(batch, record, attempt, "retried")
 
     def _tell_all(self, batch: Told, numbers: Collection[int], what: What) -> None:
-        name, now = function_name(batch.fn), time.monotonic()
+        name, now = function_name(batch.fn), self.clock.monotonic()
         for number in numbers:
             attempt = batch.attempt_at(number)
             self._tell(TaskEvent(what, batch.tasks[number], name, attempt, now))
@@ -138,7 +141,7 @@ class EventStream:
         start, spent, worker = record.start, record.duration, record.worker
         if start:
             self._tell(TaskEvent("started", task, name, attempt, start, worker))
-        end = start + spent if start else time.monotonic()
+        end = start + spent if start else self.clock.monotonic()
         self._tell(TaskEvent(what, task, name, attempt, end, worker, spent, record.error))
 
     def _tell(self, event: TaskEvent) -> None:

@@ -47,10 +47,12 @@ def _finish_all() -> None:
     # What an uncaught Ctrl-C has ended must not be held up by tasks that can be ended, too.
     interrupted = isinstance(getattr(sys, "last_value", None), KeyboardInterrupt)
     for link in links:
-        if interrupted and link.backend.capabilities.stops == "killed":
+        killed = interrupted and link.backend.capabilities.stops == "killed"
+        if killed or link.backend.hosted:  # nobody will run what is left there
             link.cancel_and_stop(link.scopes[0])
     for link in links:
-        link.scopes[0].drain()
+        if not link.backend.hosted:
+            link.scopes[0].drain()
         link.backend.shutdown(wait=True)
 
 
@@ -116,6 +118,8 @@ class PoolExecutor(Executor):
         scopes = (*inherited, scope)
         if parent is not None:
             events = parent._link.events
+        elif events is not None:
+            events.clock = backend.clock
         self._link: Link = Link(backend, scopes, KEEPER, events)
         self._max_pending = max_pending
         _links.add(self._link)
@@ -341,7 +345,12 @@ class PoolExecutor(Executor):
             scope.drain(inside)
             return
         others = [batch for batch in scope.unsettled() if batch not in inside]
-        with waiting_for(others, any_of=False, untimed=bool(others)):
+        with waiting_for(
+            others,
+            any_of=False,
+            untimed=bool(others),
+            come=lambda: scope.is_drained(inside),
+        ):
             scope.drain(inside)
 
     def __exit__(

@@ -299,8 +299,10 @@ class TaskFuture(Future[T]):
         if control is None or not threads.in_pool:
             self._wait(timeout)
             return
-        with waiting_for((control,), any_of=False, untimed=timeout is None):
-            self._wait(timeout)
+        with waiting_for(
+            (control,), any_of=False, untimed=timeout is None, come=self.done, timeout=timeout
+        ) as late:
+            self._wait(0 if late else timeout)
 
     def _wait(self, timeout: float | None) -> None:
         condition = self._condition

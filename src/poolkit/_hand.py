@@ -15,11 +15,12 @@ Invariants:
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from itertools import islice
 from typing import Any, Final
+
+from ._clock import Clock
 
 # How long an item may wait for the rest of its chunk, in seconds.
 PATIENCE: Final = 0.001
@@ -33,14 +34,16 @@ Send = Callable[[list[Item]], None]
 class Hand:
     """The end of a verb's input, and what has been taken from it and not been sent."""
 
-    def __init__(self, inputs: Iterable[Item], *, watched: bool) -> None:
+    def __init__(self, inputs: Iterable[Item], clock: Clock, *, watched: bool) -> None:
         """Prepare; nothing is pulled before `fill`.
 
         Args:
             inputs: Argument tuples.
+            clock: What measures how long the input takes.
             watched: Whether items may be sent by another thread than the one that pulls them.
         """
         self._inputs = iter(inputs)
+        self._now = clock.monotonic
         self._watched = watched
         self.exhausted = False
         """Whether nothing more will come of the input."""
@@ -64,7 +67,7 @@ class Hand:
             count: How many.
             send: Called with a list of items; with the lock held, and perhaps in another thread.
         """
-        items, start = self._items, time.monotonic()
+        items, start = self._items, self._now()
         self._sent = 0
         watched = self._watched and count > 1
         if watched:
@@ -81,7 +84,7 @@ class Hand:
                 if taken < goal:
                     self.exhausted = True
                     break
-                if time.monotonic() - start > PATIENCE:
+                if self._now() - start > PATIENCE:
                     break
         except Exception as error:
             self.exhausted, self.error = True, error
@@ -89,7 +92,7 @@ class Hand:
             if watched:
                 WATCH.end(self)
                 self._send = self._context = None
-        self.seconds = time.monotonic() - start
+        self.seconds = self._now() - start
         self._let_go(send)
         failure, self._failure = self._failure, None
         if failure is not None:  # where it would have been raised, but for the other thread
@@ -109,7 +112,7 @@ class Hand:
     def hurry(self) -> None:
         """Send what has waited long enough; for the watching thread."""
         send, context = self._send, self._context
-        waiting = self._items and time.monotonic() - self._since > PATIENCE
+        waiting = self._items and self._now() - self._since > PATIENCE
         if waiting and send is not None and context is not None:
             try:
                 context.copy().run(self._let_go, send)

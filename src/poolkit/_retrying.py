@@ -133,7 +133,7 @@ class Retries:
             if waits or retrial.owner.backend.withdraw(retrial):
                 self.parts.discard(retrial)
                 numbers.append(retrial.item)
-                ROOM.leave(retrial)
+                room_of(retrial.owner.backend).leave(retrial)
         self._ended.set()
         return numbers
 
@@ -216,3 +216,9 @@ class WaitingRoom:
 
 
 ROOM: Final = WaitingRoom()
+
+
+def room_of(backend: Backend) -> WaitingRoom:
+    """Return where further attempts of a backend's tasks wait."""
+    room: WaitingRoom = backend.waiting_room or ROOM
+    return room

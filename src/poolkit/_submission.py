@@ -17,8 +17,8 @@ from ._errors import TaskAbortedError, UnsupportedError
 from ._future import Aborted, TaskFuture
 from ._notes import add_note
 from ._options import TaskOptions
-from ._retrying import ROOM, Owner, Retrial, Retries
-from ._task import threads
+from ._retrying import Owner, Retrial, Retries, room_of
+from ._task import threads, waiting_for
 
 if TYPE_CHECKING:
     from ._events import EventStream
@@ -96,6 +96,8 @@ class Link:
             if places:
                 may_block = not self._inside()
                 for scope in self.scopes:
+                    if may_block and threads.hosted:
+                        self._make_room(scope, places)
                     scope.take_places(places, may_block=may_block)
                     limited.append(scope)
             if self.events is not None:
@@ -127,6 +129,14 @@ class Link:
                 raise
         if self.backend.capabilities.deadlines == "soft":
             self._watch(batch, queued=bounded and self.scopes[0].size > self.backend.max_workers)
+
+    def _make_room(self, scope: Scope, places: int) -> None:
+        """Have the backend run tasks if `Scope.take_places` would wait for some to end."""
+        if scope.has_room(places):
+            return
+        batches = scope.unsettled()
+        with waiting_for(batches, any_of=True, untimed=True, come=lambda: scope.has_room(places)):
+            pass
 
     def dispatch_again(self, retrial: Retrial) -> None:
         """Hand a further attempt to the backend."""
@@ -299,7 +309,7 @@ class FaceBatch(Owner):
     def _tries_again(self, retries: Retries, record: Record) -> bool:
         if record.error is None or self._cancels():
             return False
-        retrial = retries.next_attempt(self, record, ROOM.clock.monotonic())
+        retrial = retries.next_attempt(self, record, self.backend.clock.monotonic())
         if retrial is None:
             return False
         # Who cancels says so first, and then takes back what has not started.
@@ -308,7 +318,7 @@ class FaceBatch(Owner):
             return False
         if self.link.events is not None:
             self.link.events.retried(self, record, retrial.attempt - 1)
-        if self.backend.capabilities.runs_in_caller or ROOM.enter(retrial):
+        if self.backend.capabilities.runs_in_caller or room_of(self.backend).enter(retrial):
             return True
         retries.parts.discard(retrial)
         return not retrial.claim(0)

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ._errors import DeadlockError, TaskCancelled, UnsupportedError
 from ._public import public
@@ -48,13 +48,19 @@ class Slot(Protocol):
         ...
 
 
+def _not_yet() -> bool:
+    return False
+
+
 class Awaiting(NamedTuple):
     """What a run waits for: batches, and whether any of their items will do."""
 
     batches: Collection[Any]
     any_of: bool
-    come: Callable[[], bool] | None = None
+    come: Callable[[], bool] = _not_yet
     """Whether what is waited for has come already, though the waiter has not noticed."""
+    timeout: float | None = None
+    """Seconds to wait at most; None for no limit."""
 
 
 class Run:
@@ -71,6 +77,12 @@ class Run:
 
     def __init__(self, batch: Any) -> None:
         self.batch: Any = batch
+
+    def make_token(self) -> "CurrentTask":
+        """Return what `current_task` gives to the item at hand."""
+        limit = self.batch.options.task_timeout
+        deadline = None if limit is None else self.start + limit
+        return CurrentTask(deadline, self.batch.attempt)
 
     def has_news(self) -> bool:
         """Whether earlier items of the batch have ended, and nobody was told yet."""
@@ -93,6 +105,8 @@ class ThreadState(threading.local):
     run: Run | None = None
     serving: Any = None
     """The pool whose results this thread reads, and so must not wait for."""
+    hosted: ClassVar[bool] = False
+    """Whether there are pools that run only while somebody waits for them, in any thread."""
 
     def __init__(self) -> None:
         self.settling: list[Any] = []
@@ -100,8 +114,12 @@ class ThreadState(threading.local):
 
     @property
     def in_pool(self) -> bool:
-        """Whether this is a worker's thread, or a task runs in it: waiting then concerns a pool."""
-        return self.run is not None or self.slot is not None or self.serving is not None
+        """Whether waiting concerns a pool: this is a worker's thread, a task runs in it, or the
+        pool has to be told.
+        """
+        return (
+            self.run is not None or self.slot is not None or self.serving is not None or self.hosted
+        )
 
     def runs(self) -> Iterator[Run]:
         """Return what this thread runs, innermost first."""
@@ -171,9 +189,7 @@ def current_task() -> CurrentTask:
             'use make_executor("inline").submit'
         )
     if run.token is None:
-        limit = run.batch.options.task_timeout
-        deadline = None if limit is None else run.start + limit
-        run.token = CurrentTask(deadline, run.batch.attempt)
+        run.token = run.make_token()
         if run.stopping or run.batch.unwanted:
             run.token._stop.set()
     return run.token
@@ -189,15 +205,19 @@ def waiting_for(
     *,
     any_of: bool,
     untimed: bool,
-    come: Callable[[], bool] | None = None,
-) -> Iterator[None]:
+    come: Callable[[], bool],
+    timeout: float | None = None,
+) -> Iterator[bool]:
     """Surround a wait for tasks, so that a task that waits can't lock up its pool.
+
+    What is surrounded is given whether its time is over already, on the clock of the pool.
 
     Args:
         batches: What is waited for; all that is known of it.
         any_of: Whether one of their items will do, or all are needed.
         untimed: Whether the wait ends only when they do. Nothing else can be in a deadlock.
         come: Tells whether what is waited for has come already.
+        timeout: Seconds to wait at most; None for no limit.
 
     Raises:
         DeadlockError: They can't end before the current task does.
@@ -211,9 +231,10 @@ def waiting_for(
             "submit a task of another pool that waits, or wait in a thread",
         )
     run, slot = threads.run, threads.slot
+    awaiting = Awaiting(batches, any_of, come, timeout)
     if run is not None and untimed:
         with _graph_lock:
-            run.awaiting = Awaiting(batches, any_of, come)
+            run.awaiting = awaiting
             cycle = _cycle(run)
         if cycle:
             run.awaiting = None
@@ -223,7 +244,7 @@ def waiting_for(
             [batch for batch in batches if batch.backend is slot.backend]
         )
         try:
-            yield
+            yield threads.hosted and _is_late(awaiting)
         finally:
             if lent and slot is not None:
                 slot.reclaim()
@@ -232,10 +253,21 @@ def waiting_for(
             run.awaiting = None
 
 
+def _is_late(awaiting: Awaiting) -> bool:
+    """Have pools run that only do so while somebody waits; say whether the wait's time is over."""
+    hosted = [backend for batch in awaiting.batches if (backend := batch.backend).hosted]
+    for backend in dict.fromkeys(hosted):
+        if awaiting.come():
+            break
+        if backend.attend(awaiting):
+            return True
+    return False
+
+
 def _alternatives(awaiting: Awaiting) -> list[Run | None]:
     """Return the run of each awaited item; None for one that can go on."""
     found: list[Run | None] = []
-    if awaiting.come is not None and awaiting.come():
+    if awaiting.come():
         return [None]
     for batch in awaiting.batches:
         parts = batch.unfinished_parts

@@ -7,8 +7,9 @@ its slot while it waits, which the standard library's functions can't know to do
 import concurrent.futures
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, Future
+from concurrent.futures._base import DoneAndNotDoneFutures
 from typing import Any, Final, TypeVar
 
 from ._clock import nap
@@ -25,7 +26,7 @@ _PER_FUTURE: Final = 1e-4
 @public
 def wait(
     fs: Iterable[Future[T]], timeout: float | None = None, return_when: str = ALL_COMPLETED
-) -> "concurrent.futures._base.DoneAndNotDoneFutures[T]":
+) -> DoneAndNotDoneFutures[T]:
     """Wait for futures of any executors; inside a task too, on futures of its own pool.
 
     Args:
@@ -47,22 +48,25 @@ def wait(
         raise
 
 
-def _wait(
-    fs: set[Future[T]], timeout: float | None, return_when: str
-) -> "concurrent.futures._base.DoneAndNotDoneFutures[T]":
+def _wait(fs: set[Future[T]], timeout: float | None, return_when: str) -> DoneAndNotDoneFutures[T]:
     missing = [future for future in fs if not future.done()]
     if not missing or not threads.in_pool:
         return _wait_in_naps(fs, timeout, return_when, len(missing))
     if len(missing) == 1 and timeout is None and (controls := _controls(missing)):
         controls[0].run_here()
     any_of = return_when != ALL_COMPLETED
-    with _waiting_for(missing, any_of=any_of, untimed=timeout is None):
-        return concurrent.futures.wait(fs, timeout, return_when)
+
+    def come() -> bool:
+        done = {future for future in fs if future.done()}
+        return _enough(DoneAndNotDoneFutures(done, fs - done), return_when)
+
+    with _waiting_for(missing, any_of=any_of, timeout=timeout, come=come) as late:
+        return concurrent.futures.wait(fs, 0 if late else timeout, return_when)
 
 
 def _wait_in_naps(
     fs: set[Future[T]], timeout: float | None, return_when: str, missing: int
-) -> "concurrent.futures._base.DoneAndNotDoneFutures[T]":
+) -> DoneAndNotDoneFutures[T]:
     """Do what the standard library's `wait` does, and lose no Ctrl-C."""
     end = math.inf if timeout is None else time.monotonic() + timeout
     while True:
@@ -74,7 +78,7 @@ def _wait_in_naps(
             return found
 
 
-def _enough(found: "concurrent.futures._base.DoneAndNotDoneFutures[T]", return_when: str) -> bool:
+def _enough(found: DoneAndNotDoneFutures[T], return_when: str) -> bool:
     if not found.not_done or return_when == FIRST_COMPLETED:
         return not found.not_done or bool(found.done)
     return return_when == FIRST_EXCEPTION and any(
@@ -110,9 +114,14 @@ def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Itera
 def _next(
     completed: Iterator[Future[T]], missing: set[Future[T]], timeout: float | None
 ) -> Future[T]:
-    if not threads.in_pool or any(future.done() for future in missing):
+    def come() -> bool:
+        return any(future.done() for future in missing)
+
+    if not threads.in_pool or come():
         return next(completed)
-    with _waiting_for(missing, any_of=True, untimed=timeout is None):
+    with _waiting_for(missing, any_of=True, timeout=timeout, come=come) as late:
+        if late:
+            raise TimeoutError(f"{len(missing)} futures unfinished")
         return next(completed)
 
 
@@ -127,9 +136,16 @@ def _controls(futures: Collection[Future[Any]]) -> list[TaskControl]:
     return [control for control in controls if control is not None]
 
 
-def _waiting_for(futures: Collection[Future[Any]], *, any_of: bool, untimed: bool) -> Any:
+def _waiting_for(
+    futures: Collection[Future[Any]],
+    *,
+    any_of: bool,
+    timeout: float | None,
+    come: Callable[[], bool],
+) -> Any:
     controls = _controls(futures)
     # Of somebody else's futures, nobody knows what they wait for; they may end at any time. If
     # all are needed, one that can't end is enough.
     known = not any_of or len(controls) == len(futures)
-    return waiting_for(controls, any_of=any_of, untimed=untimed and known)
+    untimed = timeout is None and known
+    return waiting_for(controls, any_of=any_of, untimed=untimed, come=come, timeout=timeout)

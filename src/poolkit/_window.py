@@ -23,7 +23,6 @@ Invariants:
 import contextlib
 import math
 import queue
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -86,7 +85,7 @@ class WindowBatch(FaceBatch):
     ) -> None:
         super().__init__(link, fn, items, {}, options)
         self.base = base
-        self.dispatched = time.monotonic()
+        self.dispatched = link.backend.clock.monotonic()
         self.inbox = inbox
         self.missing = len(items)
         """Items that have not come back; the consumer's thread counts."""
@@ -164,17 +163,20 @@ class Window:
         self._link = link
         self._fn = fn
         may_block = as_submits and link.limited
+        backend = link.backend
+        in_caller = backend.capabilities.runs_in_caller
+        self._clock = backend.clock
         self._hand = Hand(
-            inputs, watched=not (link.backend.capabilities.runs_in_caller or may_block)
+            inputs, backend.clock, watched=not (in_caller or backend.hosted or may_block)
         )
         self._options = options
         self._chunking = chunking
         self._ordered = ordered
         self._bound = bound
         self._as_submits = as_submits
-        self._in_caller = link.backend.capabilities.runs_in_caller
+        self._in_caller = in_caller
         self._length = length
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._deadline = None if timeout is None else self._clock.monotonic() + timeout
         self._timeout = timeout
         self._progress = progress
         self._release = release
@@ -360,16 +362,20 @@ class Window:
     def _wait(self) -> Arrival:
         if not threads.in_pool:
             return self._get()
-        untimed, inbox = self._deadline is None, self._inbox
+        deadline, inbox = self._deadline, self._inbox
         with waiting_for(
-            list(self._in_flight), any_of=True, untimed=untimed, come=lambda: not inbox.empty()
+            list(self._in_flight),
+            any_of=True,
+            untimed=deadline is None,
+            come=lambda: not inbox.empty(),
+            timeout=None if deadline is None else max(0.0, deadline - self._clock.monotonic()),
         ):
             return self._get()
 
     def _get(self) -> Arrival:
         pause = REPORT_EVERY
         while True:
-            left = math.inf if self._deadline is None else self._deadline - time.monotonic()
+            left = math.inf if self._deadline is None else self._deadline - self._clock.monotonic()
             # Only a chunk can hold ended items behind one that runs; see `_fetch`.
             chunks = any(len(batch.items) > 1 for batch in self._in_flight)
             limit = min(max(0.0, left), pause if chunks else math.inf)
@@ -381,7 +387,7 @@ class Window:
             pause = min(2 * pause, 0.25)
 
     def _check_deadline(self) -> None:
-        if self._deadline is not None and time.monotonic() >= self._deadline:
+        if self._deadline is not None and self._clock.monotonic() >= self._deadline:
             raise TimeoutError(
                 f"{self._pulled - self._returned} results still missing after timeout="
                 f"{self._timeout:g} s; {self._yielded} were yielded"
