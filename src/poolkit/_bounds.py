@@ -58,7 +58,8 @@ class Scope:
         self._name = name
         self._max_pending = max_pending
         self._when_full = when_full
-        self._batches: set[Booked] = set()  # changed by single, atomic operations
+        # In the order in which they came. Changed by single, atomic operations.
+        self._batches: dict[Booked, None] = {}
         # Guards all fields below. Re-entrant, as the collector may strike while it is held, and
         # what it finalizes may be an iterator that gives its items back.
         self._lock = threading.RLock()
@@ -131,7 +132,7 @@ class Scope:
         Raises:
             PoolShutdownError: The scope is closed; the batch is on the books all the same.
         """
-        self._batches.add(batch)
+        self._batches[batch] = None
         if self._closed:
             raise PoolShutdownError(self._name)
 
@@ -146,7 +147,7 @@ class Scope:
 
     def forget(self, batch: Booked) -> None:
         """Strike a batch off: all its items are settled, and their callbacks have run."""
-        self._batches.discard(batch)
+        self._batches.pop(batch, None)
         if self._sleepers:
             with self._lock:
                 self._changed.notify_all()
@@ -162,11 +163,11 @@ class Scope:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._closed = True
-        self._batches = set()
+        self._batches = {}
 
     def unsettled(self) -> list[Booked]:
-        """Return the batches on the books."""
-        return list(self._batches.copy())
+        """Return the batches on the books, in the order in which they came."""
+        return list(self._batches)
 
     def drain(self, but: Collection[Booked] = ()) -> None:
         """Wait until the books are empty, `but` for the batches that the caller is a part of.
@@ -180,7 +181,7 @@ class Scope:
 
     def is_drained(self, but: Collection[Booked] = ()) -> bool:
         """Whether the books are empty, `but` for these batches."""
-        return self._batches.issubset(but)
+        return self._batches.keys() <= set(but)
 
     def _sleep(self, enough: Callable[[], bool]) -> None:
         self._sleepers += 1  # before the first look

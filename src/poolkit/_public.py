@@ -10,3 +10,10 @@ def public(definition: T) -> T:
     shown: Any = definition
     shown.__module__ = "poolkit"
     return definition
+
+
+def public_in_testing(definition: T) -> T:
+    """Let a class or function show as one of `poolkit.testing`."""
+    shown: Any = definition
+    shown.__module__ = "poolkit.testing"
+    return definition

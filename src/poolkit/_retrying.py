@@ -93,7 +93,7 @@ class Retrial(Batch):
         (record,) = records
         retries = self.owner.retries
         assert retries is not None
-        retries.parts.discard(self)
+        retries.parts.pop(self, None)
         self.owner.report([record._replace(number=self.item)])
 
 
@@ -104,7 +104,7 @@ class Retries:
 
     def __init__(self, policy: "Retry") -> None:
         self.policy = policy
-        self.parts: set[Retrial] = set()
+        self.parts: dict[Retrial, None] = {}
         """The attempts that wait or run. Changed by single, atomic operations."""
         self.latest: dict[int, tuple[int, float]] = {}
         """By item, if tried again: which attempt it is at, and when that became due."""
@@ -122,16 +122,16 @@ class Retries:
         due = now + self.policy.pause(attempt)
         self.latest[record.number] = attempt + 1, due
         retrial = Retrial(owner, record.number, attempt + 1, due)
-        self.parts.add(retrial)
+        self.parts[retrial] = None
         return retrial
 
     def take_back(self) -> list[int]:
         """Give back the items whose next attempt has not started."""
         numbers: list[int] = []
-        for retrial in list(self.parts.copy()):
+        for retrial in list(self.parts):
             waits = not retrial.dispatched and retrial.claim(0)
             if waits or retrial.owner.backend.withdraw(retrial):
-                self.parts.discard(retrial)
+                self.parts.pop(retrial, None)
                 numbers.append(retrial.item)
                 room_of(retrial.owner.backend).leave(retrial)
         self._ended.set()
@@ -140,11 +140,11 @@ class Retries:
     def run_in_caller(self, clock: Clock = SYSTEM_CLOCK) -> None:
         """Wait for further attempts and run them here, where tasks run in the caller."""
         while self.parts:
-            retrial = min(self.parts.copy())
+            retrial = min(list(self.parts))
             while retrial.todo and (left := retrial.due - clock.monotonic()) > 0:
                 self._ended.wait(min(left, threading.TIMEOUT_MAX))
             retrial.owner.dispatch_again(retrial)
-            self.parts.discard(retrial)  # it may have been taken back
+            self.parts.pop(retrial, None)  # it may have been taken back
 
 
 class WaitingRoom:

@@ -242,7 +242,7 @@ class FaceBatch(Owner):
 
     @property
     def unfinished_parts(self) -> Sequence[Batch]:
-        return (self,) if self.retries is None else (self, *self.retries.parts.copy())
+        return (self,) if self.retries is None else (self, *list(self.retries.parts))
 
     @property
     def may_come_back(self) -> bool:
@@ -314,13 +314,13 @@ class FaceBatch(Owner):
             return False
         # Who cancels says so first, and then takes back what has not started.
         if self._cancels() and retrial.claim(0):
-            retries.parts.discard(retrial)
+            retries.parts.pop(retrial, None)
             return False
         if self.link.events is not None:
             self.link.events.retried(self, record, retrial.attempt - 1)
         if self.backend.capabilities.runs_in_caller or room_of(self.backend).enter(retrial):
             return True
-        retries.parts.discard(retrial)
+        retries.parts.pop(retrial, None)
         return not retrial.claim(0)
 
     def _cancels(self) -> bool:

@@ -183,7 +183,7 @@ class Window:
         self._keep = keep
 
         self._inbox = Inbox()
-        self._in_flight: set[WindowBatch] = set()
+        self._in_flight: dict[WindowBatch, None] = {}
         self._early: dict[int, Arrival] = {}  # came back before its turn
         self._turn = 0  # the place of the next item in the input's order
         self._ready: deque[Arrival] = deque()  # may be yielded
@@ -260,13 +260,13 @@ class Window:
             self._check_deadline()
         base, self._pulled = self._pulled, self._pulled + len(items)
         batch = WindowBatch(self._link, self._fn, items, self._options, base, self._inbox)
-        self._in_flight.add(batch)
+        self._in_flight[batch] = None
         try:
             self._link.dispatch(batch, bounded=self._as_submits)
         except Exception as error:
             # Not one of these items runs: they end like an input that broke off before them. It
             # is raised once all results are out.
-            self._in_flight.discard(batch)
+            self._in_flight.pop(batch, None)
             self._pulled = base
             self._exhausted = True
             self._input_error = error
@@ -408,7 +408,7 @@ class Window:
         count = len(records)
         batch.missing -= count
         if not batch.missing:
-            self._in_flight.discard(batch)
+            self._in_flight.pop(batch, None)
         self._returned += count
         self._chunking.observe(records)
         failed = 0
@@ -451,7 +451,7 @@ class Window:
         """
         self._exhausted = True
         self._hand.close()
-        batches, self._in_flight = self._in_flight, set()
+        batches, self._in_flight = self._in_flight, {}
         for batch in batches:
             batch.take_back()
         # Nothing is kept any longer than needed.

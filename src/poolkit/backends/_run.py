@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any
 
@@ -31,6 +31,9 @@ class LocalRun(Run):
     item up before. A worker that finds it gone has been abandoned and touches nothing any more.
     """
 
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+    """What the time is."""
+
     def __init__(self, batch: Batch, worker: str, owner: object = None) -> None:
         self.batch = batch
         self.worker = worker
@@ -57,21 +60,25 @@ class LocalRun(Run):
 
     def _run_all(self, batch: Batch) -> bool:
         """Run the only item of a batch; False if it has been given up meanwhile."""
-        value, error = None, None
         try:
             number = batch.todo.pop()
         except IndexError:  # somebody else was quicker
             return True
-        self.number = number
-        self.start = start = time.monotonic()
         # Another attempt is to find the context as this one does.
         context = batch.context if batch.options.retry is None else batch.context.copy()
+        self.number = number
+        self.start = self.clock()
         batch.running[number] = self
+        return self._run_begun(batch, number, context)
+
+    def _run_begun(self, batch: Batch, number: int, context: Context) -> bool:
+        """Call the function for an item that runs; False if it has been given up meanwhile."""
+        value, error, start = None, None, self.start
         try:
             value = context.run(batch.fn, *batch.items[number], **batch.kwargs)
         except BaseException as caught:
             error = without_our_frame(caught)
-        duration = time.monotonic() - start
+        duration = self.clock() - start
         if error is not None:
             error = self._judge(error, duration)
         if batch.running.pop(number, None) is None:
@@ -256,7 +263,7 @@ def surrender(
     if run is None:
         return None
     run.ask_to_stop()
-    now = time.monotonic()
+    now = run.clock()
     records = run.take_records()
     return run, [
         *records,

@@ -8,7 +8,7 @@ from .._errors import PoolBrokenError, TaskTimeoutError
 from ._run import make_run, running_items
 
 
-class _LateCalls(Batch):
+class LateCalls(Batch):
     """A batch whose calls are measured once they have returned: nobody can stop them before."""
 
     __slots__ = ("_inner", "_limit")
@@ -62,7 +62,7 @@ class InlineBackend(Backend):
     def dispatch(self, batch: Batch) -> None:
         self._initialize()
         limit = batch.options.task_timeout
-        runnable = batch if limit is None else _LateCalls(batch, limit)
+        runnable = batch if limit is None else LateCalls(batch, limit)
         self._running.append(batch)
         try:
             make_run(runnable, "inline").execute()
