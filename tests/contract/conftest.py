@@ -1,4 +1,4 @@
-"""The kinds that the contract is checked on, foreign executors among them."""
+"""The kinds that are tested beyond the published suite, foreign executors among them."""
 
 import concurrent.futures
 import multiprocessing
@@ -63,11 +63,3 @@ def make(kind: str) -> Iterator[Make]:
 @pytest.fixture
 def pool(make: Make) -> PoolExecutor:
     return make()
-
-
-@pytest.fixture
-def concurrent_pool(pool: PoolExecutor) -> PoolExecutor:
-    """A pool whose tasks run beside the caller."""
-    if pool.capabilities.runs_in_caller:
-        pytest.skip("tasks run in the caller")
-    return pool

@@ -1,4 +1,4 @@
-"""What a `TaskGroup` promises, on every kind."""
+"""What a `TaskGroup` promises on poolkit's own kinds; `test_kinds` has the rest."""
 
 import concurrent.futures
 import os
@@ -13,65 +13,14 @@ from typing import Any
 import pytest
 
 import poolkit
-from poolkit import PoolExecutor, PoolShutdownError, TaskGroup, make_executor
+from poolkit import PoolShutdownError, TaskGroup, make_executor
 
 from .. import tasks
 from ..tasks import GateKeeper
-from .conftest import Make
 
 
 def kinds_of(caught: "pytest.ExceptionInfo[BaseExceptionGroup[Any]]") -> list[type]:
     return sorted((type(error) for error in caught.value.exceptions), key=lambda t: t.__name__)
-
-
-def test_leaving_waits_for_all(pool: PoolExecutor) -> None:
-    with TaskGroup(pool) as group:
-        futures = [group.submit(tasks.square, number) for number in range(20)]
-        results = group.map(tasks.add, range(10), range(10))
-    assert all(future.done() for future in futures)
-    assert [future.result() for future in futures] == [n * n for n in range(20)]
-    assert list(results) == [2 * n for n in range(10)]
-    assert pool.submit(tasks.square, 3).result() == 9, "the pool lives on"
-
-
-def test_all_failures_are_raised_together(pool: PoolExecutor) -> None:
-    with pytest.raises(ExceptionGroup) as caught, TaskGroup(pool) as group:
-        group.submit(tasks.fail, "x")
-    (error,) = caught.value.exceptions
-    assert isinstance(error, KeyError)
-    assert "fail('x')" in error.__notes__[0]
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
-
-
-def test_the_bodys_own_error_is_one_of_them(pool: PoolExecutor) -> None:
-    with pytest.raises(ExceptionGroup) as caught, TaskGroup(pool) as group:
-        group.submit(tasks.square, 3)
-        raise ValueError("the body")
-    assert kinds_of(caught) == [ValueError]
-    with pytest.raises(ExceptionGroup) as caught, TaskGroup(pool) as group:
-        group.submit(tasks.fail, "x").exception()
-        raise ValueError("the body")
-    assert kinds_of(caught) == [KeyError, ValueError]
-    with pytest.raises(ExceptionGroup) as caught, TaskGroup(pool) as group:
-        group.submit(tasks.fail, "x").result()  # raises what the group knows already
-    assert kinds_of(caught) == [KeyError]
-
-
-def test_a_failure_cancels_the_rest(make: Make, gate: GateKeeper) -> None:
-    pool = make()
-    if pool.capabilities.runs_in_caller:
-        pytest.skip("nothing is ever pending")
-    futures: list[Any] = []
-    with pytest.raises(ExceptionGroup) as caught, TaskGroup(pool) as group:
-        group.submit(gate.gate.hold)
-        gate.wait_started()
-        futures += [group.submit(tasks.fail, "x")]
-        concurrent.futures.wait(futures)
-        with pytest.raises(PoolShutdownError, match="TaskGroup"):
-            group.submit(tasks.square, 1)
-        gate.open()
-    assert kinds_of(caught) == [KeyError]
 
 
 def test_waiting_for_a_cancelled_task_adds_no_failure(gate: GateKeeper) -> None:
@@ -102,18 +51,17 @@ def test_a_failure_ends_what_runs(kind: str, tmp_path: Path) -> None:
         assert pool.submit(tasks.square, 3).result() == 9
 
 
-def test_a_failure_ends_what_begins_later(pool: PoolExecutor, tmp_path: Path) -> None:
+def test_a_failure_ends_what_begins_later() -> None:
     """A task that has been claimed, but does not run yet, finds that nobody wants it."""
-    if pool.kind != "thread":
-        pytest.skip("only threads can be looked into")
-    view = pool._view("a view")
     seen: list[bool] = []
 
     def look() -> None:
         view._link.scopes[-1].unwanted = True
         seen.append(poolkit.current_task().cancelled)
 
-    view.submit(look).result()
+    with make_executor("thread", 2) as pool:
+        view = pool._view("a view")
+        view.submit(look).result()
     assert seen == [True]
 
 
@@ -132,16 +80,6 @@ def test_tasks_add_tasks_until_all_are_done(gate: GateKeeper) -> None:
         assert all(future.done() for future in added)
         with pytest.raises(PoolShutdownError, match="TaskGroup"):
             group.submit(tasks.square, 1)
-
-
-def test_groups_are_nested(pool: PoolExecutor) -> None:
-    with pytest.raises(ExceptionGroup) as caught, TaskGroup(pool) as outer:
-        outer.submit(tasks.square, 2)
-        with TaskGroup(pool) as inner:
-            inner.submit(tasks.fail, "x")
-    (group,) = caught.value.exceptions
-    assert isinstance(group, ExceptionGroup)
-    assert isinstance(group.exceptions[0], KeyError)
 
 
 def test_a_group_in_a_task_lends_the_slot() -> None:
@@ -186,14 +124,6 @@ def test_aborted_and_cancelled_tasks_are_no_failures(gate: GateKeeper) -> None:
         waiting.result()
 
 
-def test_an_interrupt_is_raised_as_itself(pool: PoolExecutor) -> None:
-    with pytest.raises(KeyboardInterrupt), TaskGroup(pool) as group:
-        group.submit(tasks.square, 2)
-        raise KeyboardInterrupt
-    with pytest.raises(SystemExit), TaskGroup(pool) as group:
-        raise SystemExit(3)
-
-
 def test_what_is_no_exception_in_a_task() -> None:
     with pytest.raises(BaseExceptionGroup) as caught, TaskGroup("process") as group:
         group.submit(tasks.exit_with, 3)
@@ -208,21 +138,6 @@ def test_a_group_of_its_own_pool() -> None:
     assert group._owned._closed
     with TaskGroup(concurrent.futures.ThreadPoolExecutor(1)) as group:
         assert group.submit(tasks.square, 5).result() == 25
-
-
-def test_wrong_use(pool: PoolExecutor) -> None:
-    with pytest.raises(TypeError, match="executor or a kind's name"):
-        TaskGroup(3)  # type: ignore[arg-type]
-    group = TaskGroup(pool)
-    with pytest.raises(RuntimeError, match="with TaskGroup"):
-        group.submit(tasks.square, 1)
-    with group, pytest.raises(TypeError, match="at least one"):
-        group.map(tasks.square)
-    with pytest.raises(RuntimeError, match="make another"):
-        group.__enter__()
-    with pytest.raises(ExceptionGroup) as caught, TaskGroup(pool) as group:
-        group.map(tasks.add, [1, 2], [1], strict=True)
-    assert kinds_of(caught) == [ValueError]
 
 
 CTRL_C = """\

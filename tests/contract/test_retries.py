@@ -1,7 +1,6 @@
-"""What a `Retry` promises, on every kind."""
+"""What a `Retry` promises on poolkit's own kinds; `test_kinds` has the rest."""
 
 import threading
-from collections import Counter
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -13,90 +12,14 @@ from poolkit import Retry, make_executor, map_ordered, map_outcomes
 
 from .. import tasks
 from ..tasks import GateKeeper
-from .conftest import Make
 
 QUICK = Retry(attempts=3, wait=0)
-
-
-def test_submit_tries_again(make: Make, tmp_path: Path) -> None:
-    pool = make(retry=QUICK)
-    future = pool.submit(tasks.fail_first, tmp_path, 2)
-    assert future.result() == ("task", 3)
 
 
 @pytest.mark.parametrize("kind", ["inline", "thread", "process"])
 def test_a_task_knows_its_attempt(kind: str, tmp_path: Path) -> None:
     with make_executor(kind, retry=QUICK) as pool:
         assert pool.submit(tasks.attempt_after, tmp_path, 2).result() == 3
-
-
-def test_the_last_failure_is_raised_and_names_the_attempt(make: Make, tmp_path: Path) -> None:
-    pool = make(retry=QUICK)
-    future = pool.submit(tasks.fail_first, tmp_path, 9)
-    with pytest.raises(ConnectionError) as caught:
-        future.result()
-    (note,) = caught.value.__notes__
-    assert "fail_first" in note
-    assert "attempt 3" in note
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_verbs_try_single_items_again(make: Make, tmp_path: Path) -> None:
-    pool = make()
-    for chunksize in (1, 7):
-        folder = tmp_path / str(chunksize)
-        folder.mkdir()
-        outcomes = list(
-            map_outcomes(
-                pool,
-                tasks.fail_first,
-                [folder] * 20,
-                [number % 4 for number in range(20)],
-                range(20),
-                chunksize=chunksize,
-                retry=QUICK,
-                ordered=True,
-            )
-        )
-        assert [outcome.index for outcome in outcomes] == list(range(20))
-        for number, outcome in enumerate(outcomes):
-            failures = number % 4
-            assert outcome.attempts == min(failures + 1, 3)
-            assert outcome.ok == (failures < 3)
-            assert outcome.queued_s >= 0
-        assert Counter(p.name.split("-")[0] for p in folder.iterdir()) == {
-            str(number): min(number % 4 + 1, 3) for number in range(20)
-        }
-
-
-def test_map_and_views_have_it_too(make: Make, tmp_path: Path) -> None:
-    view = make().with_options(retry=QUICK)
-    results = view.map(tasks.fail_first, [tmp_path] * 5, [1] * 5, range(5))
-    assert [name for name, _ in results] == list(range(5))
-    strict = view.with_options(retry=None)
-    with pytest.raises(ConnectionError):
-        strict.submit(tasks.fail_first, tmp_path, 99, "strict").result()
-    assert (tmp_path / "strict-0").exists()
-    assert not (tmp_path / "strict-1").exists()
-
-
-def test_what_is_tried_again_is_up_to_a_predicate(make: Make, tmp_path: Path) -> None:
-    pool = make(retry=Retry(attempts=5, on=lambda error: "ready" in str(error), wait=0))
-    assert pool.submit(tasks.fail_first, tmp_path, 3).result()[0] == "task"
-    with pytest.raises(KeyError):
-        pool.submit(tasks.fail, "no").result()
-    fussy = pool.with_options(retry=Retry(on=ZeroDivisionError))
-    with pytest.raises(ConnectionError):
-        fussy.submit(tasks.fail_first, tmp_path, 1, "fussy").result()
-
-
-def test_a_predicate_that_fails_means_no(
-    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    pool = make(retry=Retry(on=lambda error: error.nonsense))  # type: ignore[attr-defined]
-    with pytest.raises(ConnectionError):
-        pool.submit(tasks.fail_first, tmp_path, 1).result()
-    assert "predicate" in caplog.text
 
 
 def test_the_bound_counts_what_waits_for_another_attempt(tmp_path: Path) -> None:
@@ -238,17 +161,6 @@ def test_after_cancelling_failures_are_final(gate: GateKeeper, tmp_path: Path) -
 def test_bad_policies(options: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         Retry(**options)
-
-
-def test_bad_retries(make: Make) -> None:
-    with pytest.raises(TypeError, match=r"try Retry\(\)"):
-        make(retry=3)
-    pool = make(retry=QUICK)
-    with pytest.raises(TypeError, match=r"try Retry\(\)"):
-        pool.with_options(retry=True)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="contradict"):
-        map_ordered(pool, tasks.square, [1], at_most_once=True)
-    assert list(map_ordered(pool, tasks.square, [1], at_most_once=True, retry=None)) == [1]
 
 
 def test_pauses_grow_up_to_a_limit() -> None:
