@@ -112,6 +112,8 @@ class PoolExecutor(Executor):
         self._options = options
         self._when_full: WhenFull = when_full
         self._parent = parent  # which must not be collected before this view
+        self._owns_parent = False
+        """Whether the pool ends with this view."""
         self._name = name or (f"a view of {backend.name}" if parent else backend.name)
         inherited: tuple[Scope, ...] = parent._link.scopes if parent else ()
         scope = Scope(self._name, max_pending, when_full)
@@ -338,6 +340,8 @@ class PoolExecutor(Executor):
                 KEEPER.forget(self._link.backend)
                 ROOM.rest()
                 WATCH.rest()
+        elif self._owns_parent:
+            self._parent.shutdown(wait, cancel_futures=cancel_futures)
 
     def _drain(self, scope: Scope, inside: list[FaceBatch]) -> None:
         """Wait for the scope's tasks, but for those that the caller is in."""

@@ -42,6 +42,10 @@ class ExecutorFactory(Protocol):
         ...
 
 
+overrides: "list[Callable[[Mapping[str, Any]], PoolExecutor]]" = []
+"""Who makes pools in place of every kind, the last one first, given the arguments of
+`make_executor`; see `poolkit.testing`. Changed by single, atomic operations."""
+
 _registered: dict[str, ExecutorFactory] = {}
 _registry_lock = threading.Lock()  # guards _registered
 
@@ -121,6 +125,36 @@ def make_executor(
         TypeError: A value of the wrong type, or an option that the kind does not know.
         UnsupportedError: The kind can't do what was asked.
     """
+    asked: dict[str, Any] = {
+        "max_workers": max_workers,
+        "max_pending": max_pending,
+        "when_full": when_full,
+        "task_timeout": task_timeout,
+        "retry": retry,
+        "initializer": initializer,
+        "initargs": initargs,
+        "observers": observers,
+        **kind_options,
+    }
+    if overrides and isinstance(kind, str):
+        return overrides[-1](asked)
+    return make_as_asked(kind, **asked)
+
+
+def make_as_asked(
+    kind: str | Executor,
+    max_workers: int | None = None,
+    *,
+    max_pending: int | None = None,
+    when_full: WhenFull = "block",
+    task_timeout: float | None = None,
+    retry: "Retry | None" = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+    observers: "Iterable[Observer]" = (),
+    **kind_options: Any,
+) -> "PoolExecutor":
+    """Do what `make_executor` does while nothing is overridden."""
     if kind in ("process", "cpu") and sys.platform != "win32":
         from .backends.process.starting import warm_up
 
@@ -173,6 +207,14 @@ def make_executor(
     except BaseException:
         backend.shutdown(wait=False)
         raise
+
+
+def adopt(pool: Executor, **asked: Any) -> "PoolExecutor":
+    """Return a pool that adapts somebody else's executor, and owns it."""
+    adapted = make_as_asked(pool, **asked)
+    backend: Any = adapted._link.backend
+    backend.owned = True
+    return adapted
 
 
 def pool_for(executor: str | Executor) -> "tuple[PoolExecutor, bool]":
@@ -280,6 +322,18 @@ def _adapt(pool: Executor, name: str, *, owned: bool) -> "Backend":
     return AdaptedBackend(name, pool, owned=owned)
 
 
+def check_kind(kind: str) -> None:
+    """Raise `ValueError` unless there is such a kind."""
+    if _INTENTS.get(kind, kind) not in _BUILTIN:
+        _find(kind)
+
+
+def options_of(kind: str) -> list[str] | None:
+    """Return the names of the options that only this kind has; None if anything may be one."""
+    make = _BUILTIN.get(_INTENTS.get(kind, kind))
+    return None if make is None else _keywords(make)
+
+
 def _find(name: str) -> ExecutorFactory:
     """Return the factory of a kind that is not built in."""
     with _registry_lock:
@@ -299,14 +353,18 @@ def _find(name: str) -> ExecutorFactory:
     raise ValueError(f"unknown kind {name!r}.{hint} The known kinds are {', '.join(known)}")
 
 
-def _check_keywords(kind: str, make: "Callable[..., Backend]", options: Mapping[str, Any]) -> None:
+def _keywords(make: "Callable[..., Backend]") -> list[str]:
     import inspect
 
-    known = [
+    return [
         name
         for name, parameter in inspect.signature(make).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     ]
+
+
+def _check_keywords(kind: str, make: "Callable[..., Backend]", options: Mapping[str, Any]) -> None:
+    known = _keywords(make)
     for option in options:
         if option not in known:
             own = ", ".join(known) or "none"

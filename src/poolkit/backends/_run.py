@@ -69,7 +69,9 @@ class LocalRun(Run):
         self.number = number
         self.start = self.clock()
         batch.running[number] = self
-        return self._run_begun(batch, number, context)
+        goes_on = self._run_begun(batch, number, context)
+        del batch, context  # see the end of what was called
+        return goes_on
 
     def _run_begun(self, batch: Batch, number: int, context: Context) -> bool:
         """Call the function for an item that runs; False if it has been given up meanwhile."""

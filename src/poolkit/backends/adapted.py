@@ -139,7 +139,7 @@ class AdaptedBackend(Backend):
         self.name = name
         self.max_workers = getattr(pool, "_max_workers", None) or available_cpus()
         self._pool = pool
-        self._owned = owned
+        self.owned = owned
         self._shared = isinstance(pool, ThreadPoolExecutor)
         self._packed = isinstance(pool, ProcessPoolExecutor)
         self.capabilities = Capabilities(
@@ -259,7 +259,7 @@ class AdaptedBackend(Backend):
         return Statistics(workers=self.max_workers, running=len(self.running()))
 
     def shutdown(self, wait: bool) -> None:
-        if self._owned:
+        if self.owned:
             self._pool.shutdown(wait=wait)
 
 

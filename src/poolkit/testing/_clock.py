@@ -1,0 +1,30 @@
+"""Virtual time: it passes only when somebody says so."""
+
+import threading
+
+# A start of zero would be taken for that of a task which has never started.
+_START = 1000.0
+
+
+class VirtualClock:
+    """A `poolkit._clock.Clock` that stands still until it is advanced."""
+
+    def __init__(self) -> None:
+        self._now = _START
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that have passed since it was made."""
+        return self._now - _START
+
+    def monotonic(self) -> float:
+        """Return the time, in seconds."""
+        return self._now
+
+    def advance_to(self, moment: float) -> None:
+        """Let time pass until `moment`, unless it has."""
+        self._now = max(self._now, moment)
+
+    def wait(self, condition: threading.Condition, timeout: float | None) -> None:
+        """Not for threads that wait: nobody would wake them."""
+        raise NotImplementedError

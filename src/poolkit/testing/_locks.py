@@ -1,0 +1,112 @@
+"""Locks that take part in a simulation, in place of those that `threading` makes.
+
+A task that waits for a lock of the operating system would keep its turn for ever, as who holds the
+lock never gets one. So while a simulation is open, ``threading.Lock`` and ``RLock`` make locks for
+which a participant waits by giving its turn away; for other threads they are plain locks, and stay
+so when the simulation has ended. All else that `threading` and `queue` have to wait with is built
+on these: conditions, events, semaphores, barriers, queues. Their time limits are in virtual time.
+
+Locks made before the simulation are not replaced.
+"""
+
+import _thread
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from ._host import here
+
+
+class TurnLock:
+    """A lock as `threading.Lock` makes them, for participants and for other threads."""
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it, as a `threading.Lock` is taken."""
+        participant = here.participant
+        if not blocking or participant is None or not participant.simulation.open:
+            return self._lock.acquire(blocking, timeout)
+        if self._lock.acquire(False):
+            return True
+        simulation = participant.simulation
+        end = math.inf if timeout < 0 else simulation.clock.monotonic() + timeout
+        while not self._lock.acquire(False):
+            if simulation.clock.monotonic() >= end:
+                return False
+            simulation.switch(lambda: not self._lock.locked(), end)
+        return True
+
+    def release(self) -> None:
+        """Give it back; any thread may."""
+        self._lock.release()
+
+    def locked(self) -> bool:
+        """Whether somebody has it."""
+        return self._lock.locked()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release()
+
+    def __repr__(self) -> str:
+        return f"<{'locked' if self.locked() else 'unlocked'} TurnLock at {id(self):#x}>"
+
+    def _at_fork_reinit(self) -> None:
+        self._lock = _thread.allocate_lock()
+
+
+def _now() -> float:
+    """Return the time of this thread, in place of ``time.monotonic``."""
+    participant = here.participant
+    if participant is None or not participant.simulation.open:
+        return time.monotonic()
+    moment: float = participant.simulation.clock.monotonic()
+    return moment
+
+
+_python_rlock: Callable[[], Any] = vars(threading)["_PyRLock"]  # made of `_allocate_lock`
+
+# Names in modules of the standard library, and what stands there during a simulation.
+_REPLACED: Final[tuple[tuple[Any, str, Any], ...]] = (
+    (threading, "Lock", TurnLock),
+    (threading, "RLock", _python_rlock),
+    (threading, "_allocate_lock", TurnLock),
+    (threading, "_time", _now),
+    (queue, "time", _now),
+)
+
+
+class Cooperation:
+    """Replaces what `threading` makes while any simulation is open."""
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()  # guards the fields below, and the replacing
+        self._open = 0
+        self._originals: list[Any] = []
+
+    def begin(self) -> None:
+        """Count one more simulation."""
+        with self._lock:
+            self._open += 1
+            if self._open == 1:
+                self._originals = [vars(module)[name] for module, name, _ in _REPLACED]
+                for module, name, replacement in _REPLACED:
+                    setattr(module, name, replacement)
+
+    def end(self) -> None:
+        """Count one less."""
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                for (module, name, _), original in zip(_REPLACED, self._originals, strict=True):
+                    setattr(module, name, original)
+
+
+COOPERATION: Final = Cooperation()

@@ -1,0 +1,355 @@
+"""`Simulation`: threads that take turns, in an order that is chosen, on a clock of their own.
+
+::
+
+    participant ── switch(ready, wake_at) ──> waits for its turn
+         ^                                         │
+         └──── chosen among those that can go on ──┘
+
+The thread that makes a simulated executor, and every worker of it, is a *participant*. Exactly one
+of them has the turn; all others sleep in `switch`, or in `dismiss`. Whoever has the turn keeps it
+until it calls one of the two; it then chooses itself who is next, and wakes it.
+
+Invariants:
+
+* All fields of a simulation and of its participants are touched only by the participant that has
+  the turn, but for what other threads dispatch. So they need no lock.
+* Time passes only when nobody can go on.
+* Who can go on is decided by what is true (``ready``) or by the time (``wake_at``), never by the
+  order in which threads happen to run.
+"""
+
+import _thread
+import contextlib
+import heapq
+import itertools
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from .._errors import TaskCancelled
+from .._task import threads
+from ._clock import VirtualClock
+from ._code import place_of
+from ._errors import WouldBlockError
+from ._host import here
+from ._locks import COOPERATION
+from ._room import VirtualRoom
+from ._schedule import Choices
+
+# How long to wait for threads that take no part, in real seconds, before nobody can go on.
+_PATIENCE: Final = 5.0
+# How often what is left of a task is told to end.
+_MOST_ENDS: Final = 20
+
+
+class Ended(TaskCancelled):
+    """Raised in what is left of a task when its simulation ends."""
+
+
+def always() -> bool:
+    """Stand for something that is true."""
+    return True
+
+
+class Staffed(Protocol):
+    """A pool of workers, as seen by the simulation."""
+
+    def staff(self) -> None:
+        """Give pending tasks to free workers."""
+        ...
+
+
+class Limited(Protocol):
+    """Something whose time may be over."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        ...
+
+    def stop(self) -> None:
+        """Say that it is late."""
+        ...
+
+
+_order = itertools.count()
+
+
+class Participant:
+    """A thread that takes turns."""
+
+    def __init__(self, simulation: "Simulation", name: str) -> None:
+        self.simulation = simulation
+        self.name = name
+        self.number = -1
+        """Who comes first: the number of the task that it is busy with; the test is before all."""
+        self.place = len(simulation.workers)
+        self.ready: Callable[[], bool] = always
+        self.wake_at = math.inf
+        self.error: BaseException | None = None
+        """To be raised when it gets its turn."""
+        self.frame: Any = None
+        """Where it waits."""
+        self.ident = 0
+        """Its thread, as Python counts, and, following, as the system does."""
+        self.thread_id = 0
+        self.ended = False
+        """Its thread wants no more turns."""
+        # Not a `threading.Lock`, which in a simulation is made to take turns itself.
+        self._baton = _thread.allocate_lock()
+        self._baton.acquire()
+
+    @property
+    def what(self) -> Any:
+        """What it is busy with."""
+        return self.name
+
+    def wake(self) -> None:
+        """Let it have the turn."""
+        self._baton.release()
+
+    def sleep(self, seconds: float = -1) -> bool:
+        """Wait for the turn; say whether it came."""
+        return self._baton.acquire(True, seconds)
+
+    def can_go_on(self, now: float) -> bool:
+        """Whether it could make use of a turn."""
+        return self.error is not None or self.wake_at <= now or self.ready()
+
+
+class Simulation:
+    """Who has the turn, what the time is, and what was chosen so far. A `Host`."""
+
+    def __init__(self, choices: Choices, *, explored: bool = False) -> None:
+        self.choices = choices
+        self.explored = explored
+        """Whether `explore` runs it, which tells itself how to replay it."""
+        self.clock = VirtualClock()
+        self.room = VirtualRoom(self.clock)
+        self.workers: list[Participant] = []
+        """All that were ever made, but for the test's own thread."""
+        self.main = Participant(self, "the test")
+        self.turn = self.main
+        self.participants = [self.main]
+        """Those that want turns, in the order of their numbers."""
+        self.pools: list[Staffed] = []
+        self._deadlines: list[tuple[float, int, Limited]] = []  # a heap
+        self.log: list[tuple[Any, str, str]] = []
+        """What happened: with what task, and where."""
+        self.threads: set[int] = set()
+        """Identities of the workers' threads."""
+        self.broken = False
+        """Somebody has kept the turn; there is no telling any more who runs."""
+        self._steps = 0
+        self._main_thread = threading.get_ident()
+        self.open = True
+        here.enter(self)
+        here.participant = self.main
+        COOPERATION.begin()
+
+    # -- taking turns -----------------------------------------------------------------------
+
+    def switch(self, ready: Callable[[], bool], wake_at: float = math.inf) -> None:
+        """Give the turn away until something is true, or it is time; and it is chosen again.
+
+        Args:
+            ready: Whether the caller can go on; called by other participants too.
+            wake_at: When it can go on in any case.
+        """
+        me = self.turn
+        me.ready, me.wake_at, me.frame = ready, wake_at, sys._getframe(1)
+        self._pass_on(me)
+        me.ready, me.wake_at, me.frame = always, math.inf, None
+        error, me.error = me.error, None
+        if error is not None:
+            raise error
+
+    def dismiss(self) -> None:
+        """Give the turn away until there is another task for the caller, a worker."""
+        me = self.turn
+        self.participants.remove(me)
+        self._pass_on(me, stays=False)
+        error, me.error = me.error, None
+        if error is not None:
+            raise error
+
+    def resign(self) -> None:
+        """Give the turn away for good."""
+        me = self.turn
+        me.ended = True
+        with contextlib.suppress(ValueError):
+            self.participants.remove(me)
+        self.turn = self._choose(None)
+        self.turn.wake()
+
+    def enlist(self, participant: Participant) -> None:
+        """Let somebody take part."""
+        participant.ready, participant.wake_at = always, math.inf
+        self.participants.append(participant)
+        self.participants.sort(key=lambda each: (each.number, each.place))
+
+    def _pass_on(self, me: Participant, *, stays: bool = True) -> None:
+        chosen = self._choose(me if stays else None)
+        if chosen is me:
+            return
+        self.turn = chosen
+        if chosen.frame is not None:
+            self.log.append((chosen.what, "goes on", place_of(chosen.frame)))
+        chosen.wake()
+        try:
+            if me is self.main:
+                self._sleep_watchfully(me)
+            else:
+                me.sleep()
+        except KeyboardInterrupt as interrupt:
+            me.error = interrupt  # nobody may go on without the turn; the next one may, though
+            me.sleep()
+
+    def _sleep_watchfully(self, me: Participant) -> None:
+        """Wait for the turn, but not for somebody who keeps it for ever."""
+        seen = -1
+        while not me.sleep(_PATIENCE):
+            if seen == self._steps and _is_asleep(self.turn.thread_id):
+                self.broken = True
+                frame = sys._current_frames().get(self.turn.ident)
+                raise WouldBlockError(
+                    [f"{self.turn.what} ({place_of(frame)})"],
+                    "It waits for something that the simulation can't see, such as a lock that "
+                    "was made before the simulation, or real time",
+                )
+            seen = self._steps
+
+    def _choose(self, me: Participant | None) -> Participant:
+        given_up = math.inf
+        self._steps += 1
+        while True:
+            if not self.open:
+                return self.main
+            for pool in self.pools:
+                pool.staff()
+            now = self.clock.monotonic()
+            if self._next_deadline() <= now:
+                self._fire()
+                continue
+            able = [each for each in self.participants if each.can_go_on(now)]
+            if able:
+                return self._choose_among(able, me)
+            moment = min((each.wake_at for each in self.participants), default=math.inf)
+            moment = min(moment, self.room.next_due, self._next_deadline())
+            if moment < math.inf:
+                self.clock.advance_to(moment)
+                self.room.release()
+            elif self._others_may_help() and time.monotonic() < given_up:
+                given_up = min(given_up, time.monotonic() + _PATIENCE)
+                time.sleep(0.0005)
+            else:
+                self.main.error = WouldBlockError(self._waiters(), "Nobody can go on")
+                return self.main
+
+    def limit(self, when: float, limited: "Limited") -> None:
+        """Have something stopped at a time, unless it has ended."""
+        heapq.heappush(self._deadlines, (when, next(_order), limited))
+
+    def _next_deadline(self) -> float:
+        while self._deadlines and not self._deadlines[0][2].runs:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else math.inf
+
+    def _fire(self) -> None:
+        """Stop what is late: in the thread that happens to have the turn, but as if in none."""
+        _, _, limited = heapq.heappop(self._deadlines)
+        turn = self.turn
+        was = turn.ready, turn.wake_at, turn.frame
+        absent = turn not in self.participants
+        if absent:  # callbacks may want to wait
+            self.enlist(turn)
+        run, slot, threads.run, threads.slot = threads.run, threads.slot, None, None
+        try:
+            limited.stop()
+        finally:
+            threads.run, threads.slot = run, slot
+            if absent:
+                self.participants.remove(turn)
+            turn.ready, turn.wake_at, turn.frame = was
+
+    def _choose_among(self, able: list[Participant], me: Participant | None) -> Participant:
+        if len(able) == 1:
+            return able[0]
+        stays = me in able
+        if stays and me is not None:
+            able.remove(me)
+            able.insert(0, me)
+        return able[self.choices.choose(len(able), stays=stays)]
+
+    def _others_may_help(self) -> bool:
+        """Whether threads that take no part could let somebody go on."""
+        mine = {*self.threads, self._main_thread}
+        return any(
+            thread.ident not in mine and not thread.name.startswith("poolkit-")
+            for thread in threading.enumerate()
+        )
+
+    def _waiters(self) -> list[str]:
+        return [f"{each.what} ({place_of(each.frame)})" for each in self.participants if each.frame]
+
+    # -- for those who take part ------------------------------------------------------------
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether the current thread is a participant."""
+        return here.participant is not None and here.participant.simulation is self
+
+    def pause(self, seconds: float, until: Callable[[], bool]) -> None:
+        """Let time pass for the caller; others go on meanwhile."""
+        self.switch(until, self.clock.monotonic() + seconds)
+
+    def checkpoint(self) -> None:
+        """Let others go on, or not."""
+        self.switch(always)
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Have what is left of the participants end; by the test's thread, which has the turn.
+
+        A task that catches what is raised in it, again and again, is left as it is.
+        """
+        if not self.open:
+            return
+        self.open = False
+        for worker in [] if self.broken else self.workers:
+            for _ in range(_MOST_ENDS):
+                if worker.ended:
+                    break
+                worker.error = Ended()
+                self.turn = worker
+                worker.wake()
+                self.main.sleep()
+        self.turn = self.main
+        COOPERATION.end()
+        here.leave(self)
+        if here.participant is self.main:
+            here.participant = None
+
+
+def _is_asleep(thread_id: int) -> bool:
+    """Whether a thread waits for the system; as far as that can be told."""
+    try:
+        status = Path(f"/proc/self/task/{thread_id}/stat").read_text()
+    except OSError:
+        return True
+    return status.rpartition(")")[2].split()[0] in "SD"
+
+
+def current() -> Simulation | None:
+    """Return the simulation that this thread takes part in, if it does in one that is open."""
+    participant = here.participant
+    if participant is None or not participant.simulation.open:
+        return None
+    simulation: Simulation = participant.simulation
+    return simulation
