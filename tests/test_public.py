@@ -6,10 +6,12 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import poolkit
+import poolkit.testing
 
 # Each would be felt at every start of every program that uses poolkit.
 HEAVY = {
@@ -23,38 +25,43 @@ HEAVY = {
 }
 
 
-def test_all_is_a_sorted_tuple() -> None:
-    assert isinstance(poolkit.__all__, tuple)
-    assert list(poolkit.__all__) == sorted(set(poolkit.__all__), key=constants_classes_functions)
+@pytest.fixture(params=[poolkit, poolkit.testing], ids=lambda module: module.__name__)
+def package(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def test_all_is_a_sorted_tuple(package: Any) -> None:
+    assert isinstance(package.__all__, tuple)
+    assert list(package.__all__) == sorted(set(package.__all__), key=constants_classes_functions)
 
 
 def constants_classes_functions(name: str) -> tuple[bool, bool, str]:
     return not name.isupper(), name.islower(), name
 
 
-def test_all_is_what_type_checkers_see_and_what_is_there() -> None:
-    tree = ast.parse(Path(poolkit.__file__).read_text())
+def test_all_is_what_type_checkers_see_and_what_is_there(package: Any) -> None:
+    tree = ast.parse(Path(package.__file__).read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     shown = {alias.asname for node in imports for alias in node.names if alias.asname}
-    assert set(poolkit.__all__) == shown == set(poolkit._home_of)
-    assert shown <= set(dir(poolkit))
-    for name in poolkit.__all__:
-        assert getattr(poolkit, name) is not None
+    assert set(package.__all__) == shown == set(package._home_of)
+    assert shown <= set(dir(package))
+    for name in package.__all__:
+        assert getattr(package, name) is not None
     with pytest.raises(AttributeError, match="no_such"):
-        poolkit.no_such  # type: ignore[attr-defined]  # noqa: B018
+        package.no_such  # noqa: B018
 
 
-def test_public_names_say_where_they_come_from() -> None:
-    for name in poolkit.__all__:
-        value = getattr(poolkit, name)
+def test_public_names_say_where_they_come_from(package: Any) -> None:
+    for name in package.__all__:
+        value = getattr(package, name)
         if not isinstance(value, str):
-            assert value.__module__ == "poolkit", name
+            assert value.__module__ == package.__name__, name
             assert pickle.loads(pickle.dumps(value)) is value, name
 
 
-def test_public_names_are_documented() -> None:
-    for name in poolkit.__all__:
-        value = getattr(poolkit, name)
+def test_public_names_are_documented(package: Any) -> None:
+    for name in package.__all__:
+        value = getattr(package, name)
         if not isinstance(value, str):
             assert value.__doc__, name
 

@@ -204,6 +204,19 @@ class Backend(Protocol):
     waiting_room: Any = None
     """Where further attempts wait until they are due, if it has a `WaitingRoom` of its own."""
 
+    @property
+    def runner(self) -> "Backend":
+        """The backend whose workers run its tasks: itself, unless it hands them on."""
+        return self
+
+    def known_to(self, backend: "Backend", batch: Batch) -> Batch | None:
+        """Return one of its batches as the workers of a backend know it.
+
+        Returns:
+            None if they are not those that run it.
+        """
+        return batch if self is backend.runner else None
+
     def dispatch(self, batch: Batch) -> None:
         """Run all of `batch`, some time. Never blocks (unless `runs_in_caller`).
 

@@ -114,9 +114,7 @@ class ThreadState(threading.local):
 
     @property
     def in_pool(self) -> bool:
-        """Whether waiting concerns a pool: this is a worker's thread, a task runs in it, or the
-        pool has to be told.
-        """
+        """Whether waiting concerns a pool: one of which this is a worker, or that hosts tasks."""
         return (
             self.run is not None or self.slot is not None or self.serving is not None or self.hosted
         )
@@ -224,7 +222,7 @@ def waiting_for(
         UnsupportedError: They can't end before the current callback does.
     """
     serving = threads.serving
-    if serving is not None and any(batch.backend is serving for batch in batches):
+    if serving is not None and _known_to(serving, batches):
         raise UnsupportedError(
             serving.name,
             "waiting for its own tasks in a callback, which holds up all results",
@@ -240,9 +238,7 @@ def waiting_for(
             run.awaiting = None
             raise DeadlockError([member.batch.describe(member.number) for member in cycle])
     try:
-        lent = slot is not None and slot.lend(
-            [batch for batch in batches if batch.backend is slot.backend]
-        )
+        lent = slot is not None and slot.lend(_known_to(slot.backend, batches))
         try:
             yield threads.hosted and _is_late(awaiting)
         finally:
@@ -251,6 +247,12 @@ def waiting_for(
     finally:
         if run is not None:
             run.awaiting = None
+
+
+def _known_to(backend: Any, batches: Collection[Any]) -> list[Any]:
+    """Return those batches that the workers of a pool run, as they know them."""
+    known = (batch.backend.known_to(backend, batch) for batch in batches)
+    return [batch for batch in known if batch is not None]
 
 
 def _is_late(awaiting: Awaiting) -> bool:

@@ -33,6 +33,7 @@ import pytest
 
 if TYPE_CHECKING:
     from . import PoolExecutor
+    from .testing import ManualExecutor, SimulatedExecutor
     from .testing._leaks import LeakCheck
     from .testing._watchdog import Watchdog
 
@@ -164,30 +165,27 @@ def _end(pool: "PoolExecutor") -> list[str]:
 
 
 @pytest.fixture
-def manual_executor() -> Iterator[Any]:
+def manual_executor() -> "Iterator[ManualExecutor]":
     """Make an executor whose tasks run when the test says so."""
-    from . import testing
+    from .testing import ManualExecutor
 
-    doubles: Any = testing
-    yield from _doubled(doubles.ManualExecutor())
+    pool = ManualExecutor()
+    yield pool
+    pool.end()
 
 
 @pytest.fixture
-def simulated_executor(request: pytest.FixtureRequest) -> Iterator[Any]:
+def simulated_executor(request: pytest.FixtureRequest) -> "Iterator[SimulatedExecutor]":
     """Make an executor that interleaves its tasks by a seed; a failing test's report names it."""
-    from . import testing
+    from .testing import SimulatedExecutor
 
-    doubles: Any = testing
     seed: int | None = request.config.getoption("--poolkit-seed")
     if seed is None:
         seed = zlib.crc32(request.node.nodeid.encode())
     request.node.stash[_seed_key] = seed
-    yield from _doubled(doubles.SimulatedExecutor(seed))
-
-
-def _doubled(double: Any) -> Iterator[Any]:
-    yield double
-    double.shutdown(wait=False, cancel_futures=True)
+    pool = SimulatedExecutor(seed)
+    yield pool
+    pool.end()
 
 
 # -- marked tests -----------------------------------------------------------------------------

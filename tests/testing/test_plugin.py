@@ -193,20 +193,13 @@ def test_after():
 
 def test_a_failing_test_tells_its_seed(run):
     source = """
-import poolkit.testing
-
-class Double:
-    def __init__(self, seed):
-        print("made with", seed, "!")
-    def shutdown(self, wait, cancel_futures):
-        print("shut down")
-
-@pytest.fixture(autouse=True)
-def double(monkeypatch):
-    monkeypatch.setattr(poolkit.testing, "SimulatedExecutor", Double, raising=False)
-
 @pytest.mark.parametrize("ok", [False, True])
 def test(simulated_executor, ok):
+    order = []
+    for number in range(4):
+        simulated_executor.submit(order.append, number)
+    simulated_executor.shutdown()
+    print("made with", simulated_executor._seed, "!")
     assert ok
 """
     seed = zlib.crc32(b"test_it.py::test[False]")
@@ -218,6 +211,27 @@ def test(simulated_executor, ok):
     assert result.stdout.str().count("replay with") == 1
     result = run(source, "--poolkit-seed=7")
     result.stdout.fnmatch_lines_random(["poolkit seed: 7, replay with *", "made with 7 !"])
+
+
+def test_what_a_test_leaves_in_a_double_is_cancelled(run):
+    run("""
+futures = []
+
+def test_manual(manual_executor):
+    futures.append(manual_executor.submit(fail))
+
+def test_simulated(simulated_executor):
+    lock = threading.Lock()
+    lock.acquire()
+    futures.append(simulated_executor.submit(lock.acquire))
+    futures.append(simulated_executor.submit(poolkit.current_task))
+    futures[-1].result()
+
+def test_after():
+    assert futures[0].cancelled()
+    assert all(future.done() for future in futures)
+    assert type(threading.Lock()).__name__ != "TurnLock"
+""").assert_outcomes(passed=3)
 
 
 # -- leaks ------------------------------------------------------------------------------------

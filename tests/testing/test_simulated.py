@@ -190,6 +190,31 @@ def test_locks_take_turns() -> None:
     assert {count(seed, Counter.add_safely, preempt="lines") for seed in range(50)} == {4}
 
 
+MODULE_LOCK = threading.Lock()
+
+
+class Shared:
+    lock = threading.RLock()
+    value = 0
+
+    @classmethod
+    def add(cls) -> None:
+        with MODULE_LOCK, cls.lock, cls.lock:
+            value = cls.value
+            cls.value = value + 1
+
+
+def test_locks_of_modules_and_classes_take_turns() -> None:
+    originals = MODULE_LOCK, Shared.lock
+    for seed in range(20):
+        Shared.value = 0
+        with SimulatedExecutor(seed, preempt="lines") as pool:
+            for _ in range(4):
+                pool.submit(Shared.add)
+        assert Shared.value == 4
+    assert (MODULE_LOCK, Shared.lock) == originals
+
+
 # -- time ----------------------------------------------------------------------------------
 
 

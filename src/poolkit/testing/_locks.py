@@ -6,17 +6,21 @@ which a participant waits by giving its turn away; for other threads they are pl
 so when the simulation has ended. All else that `threading` and `queue` have to wait with is built
 on these: conditions, events, semaphores, barriers, queues. Their time limits are in virtual time.
 
-Locks made before the simulation are not replaced.
+Locks that stand in modules and classes of the code under test, and that nobody holds, are replaced
+meanwhile as well. Other locks that are older than the simulation are not.
 """
 
 import _thread
 import math
 import queue
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, Final
 
+from ._code import is_under_test
 from ._host import here
 
 
@@ -83,30 +87,60 @@ _REPLACED: Final[tuple[tuple[Any, str, Any], ...]] = (
 )
 
 
+_LOCK, _RLOCK = type(_thread.allocate_lock()), type(_thread.RLock())
+
+
+@lru_cache(maxsize=1)
+def _owners(modules: int) -> list[Any]:
+    """Return the modules and classes of the code under test, when so many modules are loaded."""
+    owners: list[Any] = []
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and is_under_test(file):
+            owners.append(module)
+            owners += [
+                each
+                for each in list(vars(module).values())
+                if isinstance(each, type) and each.__module__ == module.__name__
+            ]
+    return owners
+
+
+def _older_locks() -> Iterator[tuple[Any, str, Any]]:
+    """Return where the code under test has locks that are free, and what is to stand there."""
+    replacements: dict[int, Any] = {}  # the same lock may stand in several places
+    for owner in _owners(len(sys.modules)):
+        for name, value in list(vars(owner).items()):
+            if type(value) in (_LOCK, _RLOCK) and value.acquire(False):
+                value.release()
+                make = TurnLock if type(value) is _LOCK else _python_rlock
+                yield owner, name, replacements.setdefault(id(value), make())
+
+
 class Cooperation:
-    """Replaces what `threading` makes while any simulation is open."""
+    """Replaces locks, and what makes them, while any simulation is open."""
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()  # guards the fields below, and the replacing
         self._open = 0
-        self._originals: list[Any] = []
+        self._originals: list[tuple[Any, str, Any]] = []
 
     def begin(self) -> None:
         """Count one more simulation."""
         with self._lock:
             self._open += 1
             if self._open == 1:
-                self._originals = [vars(module)[name] for module, name, _ in _REPLACED]
-                for module, name, replacement in _REPLACED:
-                    setattr(module, name, replacement)
+                for owner, name, replacement in (*_REPLACED, *_older_locks()):
+                    self._originals.append((owner, name, vars(owner)[name]))
+                    setattr(owner, name, replacement)
 
     def end(self) -> None:
         """Count one less."""
         with self._lock:
             self._open -= 1
             if not self._open:
-                for (module, name, _), original in zip(_REPLACED, self._originals, strict=True):
-                    setattr(module, name, original)
+                while self._originals:
+                    setattr(*self._originals.pop())
 
 
 COOPERATION: Final = Cooperation()

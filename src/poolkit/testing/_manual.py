@@ -301,5 +301,9 @@ class ManualExecutor(PoolExecutor):
         try:
             super().__exit__(exc_type, exc, traceback)
         finally:
-            self.cancel_all()
-            here.leave(self._backend)
+            self.end()
+
+    def end(self) -> None:
+        """Shut down without waiting, and cancel what has not started; safe to repeat."""
+        self.shutdown(wait=False, cancel_futures=True)
+        here.leave(self._backend)

@@ -410,10 +410,18 @@ class SimulatedExecutor(PoolExecutor):
             super().__exit__(exc_type, exc, traceback)
         except BaseException as error:
             self._tell_how_to_replay(error)
-            self._cancel()
             raise
         finally:
-            self._backend.close()
+            self.end()
+
+    def end(self) -> None:
+        """Shut down without waiting, and end what has not ended; safe to repeat.
+
+        The last executor of a simulation that ends, in the test's thread, ends the simulation:
+        `threading` makes real locks again.
+        """
+        self._cancel()
+        self._backend.close()
 
     def _tell_how_to_replay(self, error: BaseException) -> None:
         if self._simulation.explored:
