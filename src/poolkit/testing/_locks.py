@@ -110,7 +110,8 @@ def _older_locks() -> Iterator[tuple[Any, str, Any]]:
     """Return where the code under test has locks that are free, and what is to stand there."""
     replacements: dict[int, Any] = {}  # the same lock may stand in several places
     for owner in _owners(len(sys.modules)):
-        for name, value in list(vars(owner).items()):
+        names: dict[str, Any] = owner.__dict__.copy()
+        for name, value in names.items():
             if type(value) in (_LOCK, _RLOCK) and value.acquire(False):
                 value.release()
                 make = TurnLock if type(value) is _LOCK else _python_rlock

@@ -278,7 +278,7 @@ def _wrap_pool(original: Any) -> Any:
             nothing = (
                 backend.capabilities.runs_in_caller
                 or getattr(backend, "hosted", False)
-                or not getattr(backend, "_owned", True)
+                or not getattr(backend, "owned", True)
             )
             pool = Pool(backend.name, link.scopes[0], nothing, find_origin())
             for recorder in recorders:
