@@ -65,6 +65,21 @@ class _Here(threading.local):
 here = _Here()
 
 
+def taking_part() -> Any:
+    """Return as which this thread takes part in an open simulation; None if it does not.
+
+    A simulation whose executors have all been shut down, or forgotten, ends when the test's thread
+    comes here.
+    """
+    participant = here.participant
+    if participant is None:
+        return None
+    simulation = participant.simulation
+    if participant is simulation.main and simulation.over:
+        simulation.end()
+    return participant if simulation.open else None
+
+
 def never() -> bool:
     """Stand for something that does not come true."""
     return False

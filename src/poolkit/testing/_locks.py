@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from ._code import is_under_test
-from ._host import here
+from ._host import taking_part
 
 
 class TurnLock:
@@ -32,11 +32,13 @@ class TurnLock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it, as a `threading.Lock` is taken."""
-        participant = here.participant
-        if not blocking or participant is None or not participant.simulation.open:
+        if not blocking:
             return self._lock.acquire(blocking, timeout)
         if self._lock.acquire(False):
             return True
+        participant = taking_part()
+        if participant is None:
+            return self._lock.acquire(blocking, timeout)
         simulation = participant.simulation
         end = math.inf if timeout < 0 else simulation.clock.monotonic() + timeout
         while not self._lock.acquire(False):
@@ -68,8 +70,8 @@ class TurnLock:
 
 def _now() -> float:
     """Return the time of this thread, in place of ``time.monotonic``."""
-    participant = here.participant
-    if participant is None or not participant.simulation.open:
+    participant = taking_part()
+    if participant is None:
         return time.monotonic()
     moment: float = participant.simulation.clock.monotonic()
     return moment

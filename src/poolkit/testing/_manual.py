@@ -17,7 +17,7 @@ from .._task import Awaiting, ThreadState
 from ..backends.inline import InlineBackend, LateCalls
 from ._clock import VirtualClock
 from ._errors import WouldBlockError
-from ._host import here
+from ._host import here, taking_part
 from ._room import TaskQueue, VirtualRoom
 from ._virtual import Numbers, PendingTask, VirtualRun
 
@@ -88,7 +88,7 @@ class ManualBackend(InlineBackend):
 
     def attend(self, awaiting: Awaiting) -> bool:
         mine = threading.get_ident() == self._thread or self in here
-        in_turn = here.participant is not None  # one of several threads that act as one
+        in_turn = taking_part() is not None  # one of several threads that act as one
         if not mine and not (in_turn and self._auto_run):
             return False  # the test's thread may run it
         timeout = awaiting.timeout

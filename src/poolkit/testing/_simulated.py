@@ -5,6 +5,7 @@ import itertools
 import math
 import random
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
@@ -23,7 +24,7 @@ from .._options import TaskOptions, check_retry
 from .._public import public_in_testing as public
 from .._task import Awaiting, ThreadState, threads
 from ..backends._run import MAX_NESTED, running_items, surrender
-from ._host import here, never
+from ._host import here, never, taking_part
 from ._preempt import tracing
 from ._room import TaskQueue
 from ._schedule import Schedule, make_choices
@@ -165,8 +166,12 @@ class SimulatedBackend(Backend):
         self._broken: PoolBrokenError | None = None
         self._workers: list[_Worker] = []
         self._idle: list[_Worker] = []
+        self._closing = False
+        self.face: weakref.ref[SimulatedExecutor] | None = None
+        """Who owns it, once that has been made."""
         ThreadState.hosted = True
         simulation.pools.append(self)
+        simulation.joined = True
 
     # -- work -------------------------------------------------------------------------------
 
@@ -235,7 +240,7 @@ class SimulatedBackend(Backend):
 
     def attend(self, awaiting: Awaiting) -> bool:
         simulation = self.simulation
-        if not simulation.takes_part:  # another thread: the test's will let it happen
+        if current() is not simulation:  # another thread: the test's will let it happen
             return False
         timeout = awaiting.timeout
         end = math.inf if timeout is None else self.clock.monotonic() + timeout
@@ -273,17 +278,28 @@ class SimulatedBackend(Backend):
         )
 
     def shutdown(self, wait: bool) -> None:
+        self._closing = True
+        taking_part()  # which ends what is over
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will come of it any more: it is closed and idle, or forgotten."""
         self._take_in()
-        if not self.queue.waiting() and not self.active:
-            self.close()
+        idle = not self.active and not self.queue.waiting()
+        return (self._closing and idle) or (self.face is not None and self.face() is None)
+
+    def cancel_rest(self) -> None:
+        """Cancel what has not started."""
+        self._take_in()
+        for task in self.queue.waiting():
+            batch: Any = task._batch.origin
+            batch.take_back()
 
     def close(self) -> None:
-        """Take no more part; the last pool that leaves ends the simulation."""
-        simulation = self.simulation
-        if self in simulation.pools:
-            simulation.pools.remove(self)
-        if not simulation.pools and here.participant is simulation.main:
-            simulation.end()
+        """Take no more part, whatever is left; the last pool that leaves ends the simulation."""
+        if self in self.simulation.pools:
+            self.simulation.pools.remove(self)
+        taking_part()
 
 
 @attrs.frozen(eq=False)
@@ -378,6 +394,7 @@ class SimulatedExecutor(PoolExecutor):
         except BaseException:
             self._backend.close()
             raise
+        self._backend.face = weakref.ref(self)
 
     @property
     def elapsed(self) -> float:

@@ -36,7 +36,7 @@ from .._task import threads
 from ._clock import VirtualClock
 from ._code import place_of
 from ._errors import WouldBlockError
-from ._host import here
+from ._host import here, taking_part
 from ._locks import COOPERATION
 from ._room import VirtualRoom
 from ._schedule import Choices
@@ -61,6 +61,15 @@ class Staffed(Protocol):
 
     def staff(self) -> None:
         """Give pending tasks to free workers."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will come of it any more."""
+        ...
+
+    def cancel_rest(self) -> None:
+        """Cancel what has not started."""
         ...
 
 
@@ -138,6 +147,8 @@ class Simulation:
         self.participants = [self.main]
         """Those that want turns, in the order of their numbers."""
         self.pools: list[Staffed] = []
+        self.joined = False
+        """Whether there ever was a pool."""
         self._deadlines: list[tuple[float, int, Limited]] = []  # a heap
         self.log: list[tuple[Any, str, str]] = []
         """What happened: with what task, and where."""
@@ -300,9 +311,9 @@ class Simulation:
     # -- for those who take part ------------------------------------------------------------
 
     @property
-    def takes_part(self) -> bool:
-        """Whether the current thread is a participant."""
-        return here.participant is not None and here.participant.simulation is self
+    def over(self) -> bool:
+        """Whether it had pools, and nothing will come of them any more."""
+        return self.joined and all(pool.over for pool in self.pools)
 
     def pause(self, seconds: float, until: Callable[[], bool]) -> None:
         """Let time pass for the caller; others go on meanwhile."""
@@ -322,6 +333,9 @@ class Simulation:
         if not self.open:
             return
         self.open = False
+        pools, self.pools = self.pools, []
+        for pool in pools:
+            pool.cancel_rest()
         for worker in [] if self.broken else self.workers:
             for _ in range(_MOST_ENDS):
                 if worker.ended:
@@ -348,8 +362,6 @@ def _is_asleep(thread_id: int) -> bool:
 
 def current() -> Simulation | None:
     """Return the simulation that this thread takes part in, if it does in one that is open."""
-    participant = here.participant
-    if participant is None or not participant.simulation.open:
-        return None
-    simulation: Simulation = participant.simulation
+    participant = taking_part()
+    simulation: Simulation | None = None if participant is None else participant.simulation
     return simulation
