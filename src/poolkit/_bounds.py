@@ -65,6 +65,7 @@ class Scope:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._sleepers = 0
+        self._bells: list[Callable[[], object]] = []
         self._pending = 0
         self._closed = False
         self.cancels = False
@@ -144,6 +145,14 @@ class Scope:
             self._pending -= places
             if self._sleepers:
                 self._changed.notify_all()
+            bells, self._bells = self._bells, []
+        for ring in bells:
+            ring()
+
+    def ring_when_changed(self, ring: Callable[[], object]) -> None:
+        """Have something called once, when places are freed or the scope is closed."""
+        with self._lock:
+            self._bells.append(ring)
 
     def forget(self, batch: Booked) -> None:
         """Strike a batch off: all its items are settled, and their callbacks have run."""
@@ -157,6 +166,9 @@ class Scope:
         with self._lock:
             self._closed = True
             self._changed.notify_all()
+            bells, self._bells = self._bells, []
+        for ring in bells:
+            ring()
 
     def abandon(self) -> None:
         """Close for good, in a forked child, where whoever held the lock does not exist."""

@@ -15,6 +15,7 @@ Invariants:
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from itertools import islice
@@ -49,6 +50,8 @@ class Hand:
         """Whether nothing more will come of the input."""
         self.error: Exception | None = None
         """What the input raised, if it broke off."""
+        self.dry = False
+        """Whether there is nothing to pull at the moment; only of hands that are filled by others."""
         self.seconds = 0.0
         """How long the last `fill` took to pull."""
         # Guards taking from `_items`, and `_sent`. Re-entrant, as the collector may strike.
@@ -127,6 +130,41 @@ class Hand:
                 del self._items[:count]
                 self._sent += count
                 send(items)
+
+
+class PushedHand(Hand):
+    """A hand that somebody else fills: an asynchronous input, which nobody can pull from here.
+
+    Used by one thread.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__((), clock, watched=False)
+        self.buffer: deque[Item] = deque()
+        """What has come and not been sent."""
+        self.dry = True
+        self._ended = False
+
+    def push(self, item: Item) -> None:
+        """Add an item."""
+        self.buffer.append(item)
+        self.dry = False
+
+    def end(self, error: Exception | None = None) -> None:
+        """Say that no more will come, and why."""
+        self._ended, self.error = True, error
+        self.dry = False
+
+    def fill(self, count: int, send: Send) -> None:
+        items = [self.buffer.popleft() for _ in range(min(count, len(self.buffer)))]
+        if items:
+            send(items)
+        self.exhausted = self._ended and not self.buffer
+        self.dry = not self._ended and not self.buffer
+
+    def close(self) -> None:
+        super().close()
+        self.buffer.clear()
 
 
 class _Watch:

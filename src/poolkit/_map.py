@@ -100,7 +100,7 @@ class ResultIterator(chain[R]):
         self._window.close()
 
 
-def _values(on_error: Any) -> "Callable[[Window], Generator[Iterator[Any]]]":
+def values(on_error: Any) -> "Callable[[Window], Generator[Iterator[Any]]]":
     """Return what makes values, and of failures what ``on_error`` says, of what comes back."""
     if on_error == "raise":
         return lambda window: window.value_runs()
@@ -150,10 +150,12 @@ def _sort_out(records: "Sequence[Record]", errors: list[BaseException], most: fl
     return good
 
 
-def _outcomes(window: "Window") -> "Generator[Iterator[Outcome[Any]]]":
+def outcomes(window: "Window") -> "Generator[Iterator[Outcome[Any]]]":
     for piece in window.pieces():
         batch, records = piece[0], [*reversed(piece[1])]
         del piece
+        if not records:  # see `Window.value_runs`
+            yield iter(())
         while records:
             handover = [window.serve([_outcome(batch, records.pop())])]
             yield handover.pop()
@@ -185,6 +187,19 @@ def _open(
     fn: Callable[..., Any],
     inputs: Iterable[tuple[Any, ...]],
     length: int | None,
+    **options: Any,
+) -> ResultIterator[R]:
+    """Open a window, and return an iterator over what comes out of it."""
+    window = open_window(executor, fn, inputs, length, **options)
+    name = f"{verb}({function_name(fn)})"
+    return ResultIterator[R].over(name, window, convert(window))
+
+
+def open_window(
+    executor: str | Executor,
+    fn: Callable[..., Any],
+    inputs: Iterable[tuple[Any, ...]],
+    length: int | None,
     *,
     ordered: bool,
     chunksize: Chunksize,
@@ -194,8 +209,25 @@ def _open(
     retry: "Retry | Inherit | None",
     progress: Progress,
     at_most_once: bool = False,
-) -> ResultIterator[R]:
-    """Check the options that all verbs share, and open a window."""
+    begin: bool = True,
+) -> "Window":
+    """Check the options that all verbs share, and open a window.
+
+    Args:
+        executor: As for the verbs, like what follows.
+        fn: The function.
+        inputs: Argument tuples; or a `poolkit._hand.Hand` that somebody else fills.
+        length: How many, if known.
+        ordered: Whether results come in the order of the input.
+        chunksize: How many items travel together.
+        max_pending: The most items pulled and not yet yielded.
+        task_timeout: Seconds that one item may run.
+        timeout: Seconds until the last result must have been yielded.
+        retry: Whether and how failed items are tried again.
+        progress: What shows the progress.
+        at_most_once: Whether nothing may be run twice.
+        begin: Whether to set the workers to work at once.
+    """
     check_callable("fn", fn)
     chunking = make_chunking(chunksize)
     bound = None if max_pending is None else check_positive_int("max_pending", max_pending)
@@ -217,14 +249,13 @@ def _open(
             progress=bar,
             release=partial(_shut_down, pool) if owned else None,
         )
-        if not pool.capabilities.runs_in_caller:
+        if begin and not pool.capabilities.runs_in_caller:
             window.start()
     except BaseException:
         if owned:
             _shut_down(pool, "left")
         raise
-    name = f"{verb}({function_name(fn)})"
-    return ResultIterator[R].over(name, window, convert(window))
+    return window
 
 
 def _shut_down(pool: "PoolExecutor", ending: "Ending") -> None:
@@ -233,7 +264,7 @@ def _shut_down(pool: "PoolExecutor", ending: "Ending") -> None:
         pool._interrupt()
 
 
-def _zip(
+def zipped(
     verb: str, iterables: tuple[Iterable[Any], ...], strict: bool
 ) -> tuple[Iterable[tuple[Any, ...]], int | None]:
     """Return the argument tuples, and how many there are if all lengths are known."""
@@ -306,10 +337,10 @@ def map_ordered(
             item carries a note that names its call. See ``on_error``; `map_outcomes` shows all.
         ExceptionGroup: From the iterator: more items failed than ``on_error`` tolerates.
     """
-    inputs, length = _zip("map_ordered", iterables, strict)
+    inputs, length = zipped("map_ordered", iterables, strict)
     return _open(
         "map_ordered",
-        _values(on_error),
+        values(on_error),
         executor,
         fn,
         inputs,
@@ -346,10 +377,10 @@ def map_unordered(
     As `map_ordered` in everything but the order: same arguments, same errors. The first failure
     to come in is raised at once.
     """
-    inputs, length = _zip("map_unordered", iterables, strict)
+    inputs, length = zipped("map_unordered", iterables, strict)
     return _open(
         "map_unordered",
-        _values(on_error),
+        values(on_error),
         executor,
         fn,
         inputs,
@@ -387,10 +418,10 @@ def map_outcomes(
     with ``ordered=True`` as `map_ordered`: same arguments. What the *input* raises is raised,
     once the outcomes of all items before it are out.
     """
-    inputs, length = _zip("map_outcomes", iterables, strict)
+    inputs, length = zipped("map_outcomes", iterables, strict)
     return _open(
         "map_outcomes",
-        _outcomes,
+        outcomes,
         executor,
         fn,
         inputs,
@@ -445,10 +476,10 @@ def map_batches(
         An iterator of what ``fn`` returned, one result for each list.
     """
     size = check_positive_int("size", size)
-    inputs, length = _zip("map_batches", (iterable,), False)
+    inputs, length = zipped("map_batches", (iterable,), False)
     return _open(
         "map_batches",
-        _values(on_error),
+        values(on_error),
         executor,
         fn,
         _lists(inputs, size),

@@ -171,7 +171,11 @@ class Link:
             mine.let_go()
         for mine in unsettled:
             mine.take_back()
-        mine = set(unsettled)
+        self.stop(unsettled)
+
+    def stop(self, batches: Collection[Batch]) -> None:
+        """Stop what runs of some batches."""
+        mine = set(batches)
         for batch, number, _ in self.backend.running():
             if batch.origin in mine:
                 self.backend.stop(batch, number, TaskAbortedError(batch.describe(number)))

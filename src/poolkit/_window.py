@@ -55,15 +55,20 @@ class Inbox(queue.SimpleQueue[Any]):
 
     closed = False
     """Nobody reads it any more. What still comes must not stay in it: it would be a cycle."""
+    ring: Callable[[], object] | None = None
+    """Called when something has been put in, by whoever does so."""
 
     def put_records(self, batch: "WindowBatch", records: Sequence[Record]) -> None:
         """Deliver results; any thread may."""
         if not self.closed:
             self.put((batch, records))
+            if self.ring is not None:
+                self.ring()
 
     def close(self) -> None:
         """Read it no more, and let go of what is in it."""
         self.closed = True
+        self.ring = None
         with contextlib.suppress(queue.Empty):
             while True:
                 self.get_nowait()
@@ -117,6 +122,9 @@ class Progress(Protocol):
 
 Arrival = tuple[WindowBatch, Sequence[Record]]
 
+# Stands for a piece where the window does not wait itself: there is none yet.
+NOTHING_YET: Final[Arrival] = cast(Arrival, (None, ()))
+
 Ending = Literal["done", "left", "interrupted"]
 """How a window ends: all is yielded, or its iterator was closed in an orderly way, and what still
 runs may be waited for; it was dropped or has failed; Ctrl-C has ended it."""
@@ -166,8 +174,9 @@ class Window:
         backend = link.backend
         in_caller = backend.capabilities.runs_in_caller
         self._clock = backend.clock
-        self._hand = Hand(
-            inputs, backend.clock, watched=not (in_caller or backend.hosted or may_block)
+        watched = not (in_caller or backend.hosted or may_block)
+        self._hand: Hand = (
+            inputs if isinstance(inputs, Hand) else Hand(inputs, backend.clock, watched=watched)
         )
         self._options = options
         self._chunking = chunking
@@ -182,12 +191,16 @@ class Window:
         self._release = release
         self._keep = keep
 
-        self._inbox = Inbox()
+        self.inbox = Inbox()
         self._in_flight: dict[WindowBatch, None] = {}
         self._early: dict[int, Arrival] = {}  # came back before its turn
         self._turn = 0  # the place of the next item in the input's order
         self._ready: deque[Arrival] = deque()  # may be yielded
         self._turns: list[int] = []  # of what was yielded last
+        self.starved = False
+        """Whether what was yielded last was `NOTHING_YET`."""
+        self.waits = True
+        """Whether `pieces` waits where nothing is ready, or says so."""
         self.attended = False
         """Whether anybody has asked for a result, or said that none is wanted."""
         self._pulled = 0
@@ -228,6 +241,8 @@ class Window:
         while not self._exhausted:
             limit = self._limit()
             # A whole chunk or nothing, so that a full window does not decay into chunks of one.
+            if self._hand.dry:
+                return
             chunk = min(self._chunking.size, limit)
             self._feed_at = self._pulled + chunk - limit
             if self._yielded < self._feed_at or (
@@ -257,9 +272,9 @@ class Window:
         if self._exhausted:  # closed, or refused before
             return
         if self._in_caller:  # elsewhere, time passes in `_get`
-            self._check_deadline()
+            self.check_deadline()
         base, self._pulled = self._pulled, self._pulled + len(items)
-        batch = WindowBatch(self._link, self._fn, items, self._options, base, self._inbox)
+        batch = WindowBatch(self._link, self._fn, items, self._options, base, self.inbox)
         self._in_flight[batch] = None
         try:
             self._link.dispatch(batch, bounded=self._as_submits)
@@ -285,6 +300,8 @@ class Window:
 
         A piece counts as yielded as soon as it is out: whoever takes it uses it up before asking
         for the next, and the input is pulled only then.
+
+        Where `waits` is false, the caller waits: what is yielded then is `NOTHING_YET`.
         """
         self.attended = True
         try:
@@ -294,7 +311,13 @@ class Window:
                 if not self._ready:
                     if self._pulled == self._returned and self._exhausted:
                         break
-                    self._take_in(*self._wait())
+                    if self.waits:
+                        self._take_in(*self._wait())
+                    else:
+                        self.check_deadline()
+                        self.starved = True
+                        yield NOTHING_YET
+                        self.starved = False
                     continue
                 while self._ready:
                     self._yielded += len(self._ready[0][1])
@@ -325,10 +348,16 @@ class Window:
             runs.close()
 
     def value_runs(self) -> Generator[Iterator[Any]]:
-        """Yield iterators over what the function returned; raise the first failure."""
+        """Yield iterators over what the function returned; raise the first failure.
+
+        Where nothing is ready, and the caller waits, an empty one.
+        """
         for piece in self.pieces():
             records = piece[1]
             del piece
+            if not records:
+                yield iter(())
+                continue
             if isinstance(records, Successes):
                 handover = [self.serve(records.values)]
                 del records
@@ -362,7 +391,7 @@ class Window:
     def _wait(self) -> Arrival:
         if not threads.in_pool:
             return self._get()
-        deadline, inbox = self._deadline, self._inbox
+        deadline, inbox = self._deadline, self.inbox
         with waiting_for(
             list(self._in_flight),
             any_of=True,
@@ -375,25 +404,44 @@ class Window:
     def _get(self) -> Arrival:
         pause = REPORT_EVERY
         while True:
-            left = math.inf if self._deadline is None else self._deadline - self._clock.monotonic()
-            # Only a chunk can hold ended items behind one that runs; see `_fetch`.
-            chunks = any(len(batch.items) > 1 for batch in self._in_flight)
-            limit = min(max(0.0, left), pause if chunks else math.inf)
+            # Only a chunk can hold ended items behind one that runs; see `fetch`.
+            limit = min(max(0.0, self.left), pause if self.has_chunks else math.inf)
             try:
-                return cast(Arrival, self._inbox.get(timeout=nap(limit)))
+                return cast(Arrival, self.inbox.get(timeout=nap(limit)))
             except queue.Empty:
-                self._check_deadline()
-            self._fetch()
+                self.check_deadline()
+            self.fetch()
             pause = min(2 * pause, 0.25)
 
-    def _check_deadline(self) -> None:
-        if self._deadline is not None and self._clock.monotonic() >= self._deadline:
+    @property
+    def has_chunks(self) -> bool:
+        """Whether any of what is under way are several items that travel together."""
+        return any(len(batch.items) > 1 for batch in self._in_flight)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the last result must have been yielded; infinite for no limit."""
+        deadline = self._deadline
+        return math.inf if deadline is None else deadline - self._clock.monotonic()
+
+    @property
+    def room(self) -> float:
+        """How many more items may be pulled, as nobody may be waiting for the results of others."""
+        return self._limit() - (self._pulled - self._yielded)
+
+    def check_deadline(self) -> None:
+        """Raise `TimeoutError` if it has passed.
+
+        Raises:
+            TimeoutError: It has.
+        """
+        if self.left <= 0:
             raise TimeoutError(
                 f"{self._pulled - self._returned} results still missing after timeout="
                 f"{self._timeout:g} s; {self._yielded} were yielded"
             ) from None
 
-    def _fetch(self) -> None:
+    def fetch(self) -> None:
         """Have workers in this process report the items of a chunk that ended before a slow one."""
         for batch in self._in_flight:
             for run in list(batch.running.values()):
@@ -401,8 +449,8 @@ class Window:
 
     def _collect(self) -> None:
         """Take in what has come back, without waiting."""
-        while not self._inbox.empty():
-            self._take_in(*self._inbox.get_nowait())
+        while not self.inbox.empty():
+            self._take_in(*self.inbox.get_nowait())
 
     def _take_in(self, batch: WindowBatch, records: Sequence[Record]) -> None:
         count = len(records)
@@ -442,6 +490,15 @@ class Window:
         """How many items were pulled and have not come back."""
         return self._pulled - self._returned
 
+    def abort(self) -> None:
+        """Take back what has not started, and end what runs, by the means of the kind."""
+        batches = list(self._in_flight)
+        self.close("interrupted")
+        for batch in batches:
+            batch.ask_to_stop()
+        if self._link.backend.capabilities.stops == "killed":
+            self._link.stop(batches)
+
     def close(self, ending: Ending = "left") -> None:
         """Take back what has not started, and pull no more; safe to repeat.
 
@@ -455,7 +512,7 @@ class Window:
         for batch in batches:
             batch.take_back()
         # Nothing is kept any longer than needed.
-        self._inbox.close()
+        self.inbox.close()
         self._ready.clear()
         self._early.clear()
         self._turns.clear()
