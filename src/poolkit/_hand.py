@@ -51,7 +51,7 @@ class Hand:
         self.error: Exception | None = None
         """What the input raised, if it broke off."""
         self.dry = False
-        """Whether there is nothing to pull at the moment; only of hands that are filled by others."""
+        """Whether there is nothing to pull now; only of hands that somebody else fills."""
         self.seconds = 0.0
         """How long the last `fill` took to pull."""
         # Guards taking from `_items`, and `_sent`. Re-entrant, as the collector may strike.
