@@ -23,6 +23,8 @@ LONG = 20.0  # seconds that no test ever takes
 class Control:
     """A pool, as far as a future knows it: one task that is cancelled or settled by the test."""
 
+    hosted = False
+
     def __init__(self) -> None:
         self.todo = [0]
         self.is_at_work = False

@@ -17,6 +17,8 @@ Invariants:
 """
 
 import abc
+import random
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Literal, NamedTuple, Protocol
@@ -252,6 +254,14 @@ class Backend(Protocol):
             number: The signal.
         """
         raise RuntimeError(f"the workers of {self.name} can't be ended")
+
+    def spin(self) -> None:
+        """Let others go on, in a loop that waits for what comes in an instant."""
+        time.sleep(0)
+
+    def draw(self) -> float:
+        """Return a random number from 0 to 1, for pauses between attempts."""
+        return random.random()
 
     def attend(self, awaiting: Any) -> bool:
         """Be told that this thread is about to wait for batches; where `hosted`.

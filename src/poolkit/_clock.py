@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 
@@ -39,6 +40,10 @@ SYSTEM_CLOCK: Final = SystemClock()
 _NAP: Final = 0.5
 
 
+# Whether somebody else than the machine keeps the time of this thread; see `poolkit.testing`.
+hosted: Callable[[], bool] = bool
+
+
 def nap(left: float) -> float | None:
     """Return how long to wait at once, of so many seconds that are left.
 
@@ -52,6 +57,6 @@ def nap(left: float) -> float | None:
     Returns:
         Seconds; None for no limit.
     """
-    if threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is threading.main_thread() and not hosted():
         return min(left, _NAP)
     return None if left == math.inf else min(left, threading.TIMEOUT_MAX)

@@ -42,8 +42,8 @@ class ExecutorFactory(Protocol):
         ...
 
 
-overrides: "list[Callable[[Mapping[str, Any]], PoolExecutor]]" = []
-"""Who makes pools in place of every kind, the last one first, given the arguments of
+overrides: "list[Callable[[str, Mapping[str, Any]], PoolExecutor]]" = []
+"""Who makes pools in place of every kind, the last one first, given the kind and the arguments of
 `make_executor`; see `poolkit.testing`. Changed by single, atomic operations."""
 
 _registered: dict[str, ExecutorFactory] = {}
@@ -137,7 +137,11 @@ def make_executor(
         **kind_options,
     }
     if overrides and isinstance(kind, str):
-        return overrides[-1](asked)
+        check_kind(kind, kind_options)
+        check_initializer(initializer, initargs)
+        if max_workers is not None:
+            check_positive_int("max_workers", max_workers)
+        return overrides[-1](kind, asked)
     return make_as_asked(kind, **asked)
 
 
@@ -322,10 +326,18 @@ def _adapt(pool: Executor, name: str, *, owned: bool) -> "Backend":
     return AdaptedBackend(name, pool, owned=owned)
 
 
-def check_kind(kind: str) -> None:
-    """Raise `ValueError` unless there is such a kind."""
-    if _INTENTS.get(kind, kind) not in _BUILTIN:
+def check_kind(kind: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Check that there is such a kind, and that it has these options of its own.
+
+    Raises:
+        ValueError: There is no such kind.
+        TypeError: It does not know an option.
+    """
+    make = _BUILTIN.get(_INTENTS.get(kind, kind))
+    if make is None:
         _find(kind)
+    else:
+        _check_keywords(kind, make, options)
 
 
 def options_of(kind: str) -> list[str] | None:

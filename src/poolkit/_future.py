@@ -310,8 +310,9 @@ class TaskFuture(Future[T]):
         end = time.monotonic() + left
         with condition:
             while self._state not in _NEVER_PENDING:
-                if not condition.wait(nap(left)):
-                    left = end - time.monotonic()
+                pause = nap(left)
+                if not condition.wait(pause):
+                    left = end - time.monotonic() if pause is None or pause < left else 0
                     if left <= 0 and self._state not in _NEVER_PENDING:
                         raise TimeoutError
 

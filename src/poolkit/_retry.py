@@ -103,7 +103,12 @@ class Retry:
             _log.exception("the predicate of a Retry failed for %s", short_repr(error))
             return False
 
-    def pause(self, attempt: int) -> float:
-        """Return how many seconds to wait after attempt number ``attempt``."""
+    def pause(self, attempt: int, draw: Callable[[], float] = random.random) -> float:
+        """Return how many seconds to wait after attempt number ``attempt``.
+
+        Args:
+            attempt: Which attempt has failed, from 1.
+            draw: Returns a random number from 0 to 1.
+        """
         longest = min(self.max_wait, self.wait * 2.0 ** min(attempt - 1, 1000))
-        return random.uniform(0, longest) if self.jitter else longest
+        return longest * draw() if self.jitter else longest

@@ -119,7 +119,7 @@ class Retries:
         attempt = self.attempt(record.number)
         if record.error is None or not self.policy.wants(record.error, attempt):
             return None
-        due = now + self.policy.pause(attempt)
+        due = now + self.policy.pause(attempt, owner.backend.draw)
         self.latest[record.number] = attempt + 1, due
         retrial = Retrial(owner, record.number, attempt + 1, due)
         self.parts[retrial] = None

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures._base import FINISHED
 from contextvars import Context, copy_context
@@ -395,7 +394,7 @@ class Submission(FaceBatch):
         while not self.future.done():
             if self.is_running():
                 return False
-            time.sleep(0)
+            self.link.backend.spin()
         return self.future.cancelled()
 
     def run_here(self) -> None:
@@ -427,7 +426,7 @@ class Submission(FaceBatch):
             for part in self.unfinished_parts:
                 if backend.stop(part, 0, TaskAbortedError(self.describe(0))):
                     return stops
-            time.sleep(0)  # between its claim and its start, or its end and its settling
+            backend.spin()  # between its claim and its start, or its end and its settling
         return "finished"
 
     def let_go(self) -> None:

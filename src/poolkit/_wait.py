@@ -12,7 +12,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, 
 from concurrent.futures._base import DoneAndNotDoneFutures
 from typing import Any, Final, TypeVar
 
-from ._clock import nap
+from ._clock import SYSTEM_CLOCK, Clock, nap
 from ._future import TaskControl, TaskFuture
 from ._public import public
 from ._task import threads, waiting_for
@@ -99,20 +99,38 @@ def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Itera
         TimeoutError: From the iterator: not all were done in time; the tasks go on.
         DeadlockError: From the iterator, in a task: the futures' tasks all wait for this one.
     """
-    missing = set(fs)
-    completed = concurrent.futures.as_completed(list(missing), timeout)
+    missing = dict.fromkeys(fs)
+    clock = _clock_of(missing)
+    end = None if timeout is None else clock.monotonic() + timeout
     try:
+        # The standard library's would yield these in the order of their addresses.
+        for future in [future for future in missing if future.done()]:
+            del missing[future]
+            handover = [future]
+            del future
+            yield handover.pop()
+        completed = concurrent.futures.as_completed(list(missing), _left(clock, end))
         while missing:
-            done = [_next(completed, missing, timeout)]
-            missing.discard(done[0])
+            done = [_next(completed, missing, _left(clock, end))]
+            missing.pop(done[0], None)
             yield done.pop()  # and keep no future that was yielded: its result may be large
     except BaseException:
         _let_go(missing)
         raise
 
 
+def _left(clock: Clock, end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - clock.monotonic())
+
+
+def _clock_of(futures: Collection[Future[Any]]) -> Clock:
+    """Return the clock by which a wait for these is limited."""
+    backends = [control.backend for control in _controls(futures)] if threads.hosted else []
+    return next((backend.clock for backend in backends if backend.hosted), SYSTEM_CLOCK)
+
+
 def _next(
-    completed: Iterator[Future[T]], missing: set[Future[T]], timeout: float | None
+    completed: Iterator[Future[T]], missing: Collection[Future[T]], timeout: float | None
 ) -> Future[T]:
     def come() -> bool:
         return any(future.done() for future in missing)
@@ -131,8 +149,10 @@ def _let_go(futures: Iterable[Future[Any]]) -> None:
             future._let_go()
 
 
-def _controls(futures: Collection[Future[Any]]) -> list[TaskControl]:
-    controls = [future._control for future in futures if isinstance(future, TaskFuture)]
+def _controls(futures: Collection[Future[Any]]) -> list[Any]:
+    controls: list[TaskControl | None] = [
+        future._control for future in futures if isinstance(future, TaskFuture)
+    ]
     return [control for control in controls if control is not None]
 
 

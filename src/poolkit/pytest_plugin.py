@@ -53,6 +53,9 @@ _MARKERS: Final = (
 _check_key: Final = pytest.StashKey["LeakCheck"]()
 _watchdog_key: Final = pytest.StashKey["Watchdog"]()
 _seed_key: Final = pytest.StashKey[int]()
+_pool_key: Final = pytest.StashKey[Any]()
+# How much is told of what happened in a simulated executor.
+_MOST_LINES: Final = 30
 _state_key: Final = pytest.StashKey[str]()
 """What has become of a test that is checked for leaks: "failed", "passed" or "leaky"."""
 
@@ -127,7 +130,9 @@ def executor(request: pytest.FixtureRequest) -> "Iterator[PoolExecutor]":
     if kind is None:
         pytest.fail("take the fixture executor as an argument: it has several kinds", False)
     marker: pytest.Mark | None = request.node.get_closest_marker("pool_kinds")
-    options: Mapping[str, Any] = marker.kwargs if marker else {}
+    options: dict[str, Any] = {**marker.kwargs} if marker else {}
+    if kind == "inline":  # which has none, so that it can stand beside the others
+        options.pop("max_workers", None)
     try:
         pool = make_executor(kind, **options)
     except (TypeError, ValueError, NotImplementedError) as error:
@@ -183,7 +188,7 @@ def simulated_executor(request: pytest.FixtureRequest) -> "Iterator[SimulatedExe
     if seed is None:
         seed = zlib.crc32(request.node.nodeid.encode())
     request.node.stash[_seed_key] = seed
-    pool = SimulatedExecutor(seed)
+    pool = request.node.stash[_pool_key] = SimulatedExecutor(seed)
     yield pool
     pool.end()
 
@@ -284,6 +289,7 @@ def pytest_runtest_makereport(
     seed = item.stash.get(_seed_key, None)
     if report.failed and seed is not None:
         text = f"poolkit seed: {seed}, replay with --poolkit-seed={seed}"
+        text = "\n  ".join([text, *item.stash[_pool_key].log[-_MOST_LINES:]])
         report.sections.append(("poolkit seed", text))
     if _check_key in item.stash:
         _note_state(item, report)

@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from poolkit import PoolExecutor, make_executor, map_unordered
 from poolkit.testing import (
     Exploration,
     ManualExecutor,
+    PoolLeakError,
     Schedule,
     SimulatedExecutor,
     WouldBlockError,
     checkpoint,
     explore,
+    no_pool_leaks,
     schedules,
     sleep,
 )
@@ -107,9 +110,10 @@ def test_a_lost_update_is_found_and_the_smallest_order_told() -> None:
         assert "goes on at" in caught.value.__notes__[-1]
         with pytest.raises(AssertionError):
             explore(test, replay=replay_of(caught.value), **options)
-        with pytest.raises(AssertionError):
-            with SimulatedExecutor(replay_of(caught.value), **options) as pool:
-                test(pool)
+        if preempt is None:  # else, explore has switched in this thread, too
+            with pytest.raises(AssertionError):
+                with SimulatedExecutor(replay_of(caught.value)) as pool:
+                    test(pool)
 
 
 def test_the_mended_account_stands_every_order() -> None:
@@ -125,6 +129,102 @@ def test_the_mended_account_stands_every_order() -> None:
 
     assert explore(test, schedules=5000).complete
     explore(test, schedules=200, preempt="lines")
+
+
+def test_lines_of_the_tests_own_thread() -> None:
+    def test(pool: PoolExecutor) -> None:
+        account = Account()
+        future = pool.submit(account.pay_in, 1)
+        account.pay_in(1)
+        future.result()
+        assert account.balance == 2
+
+    assert explore(test).count > 0
+    with pytest.raises(AssertionError) as caught:
+        explore(test, preempt="lines")
+    with pytest.raises(AssertionError):
+        explore(test, preempt="lines", replay=replay_of(caught.value))
+
+
+def test_leaks_in_a_simulation() -> None:
+    def tidy(pool: PoolExecutor) -> None:
+        with no_pool_leaks():
+            assert pool.submit(abs, -1).result() == 1
+
+    explore(tidy)
+
+    def untidy() -> None:
+        make_executor("thread").submit(abs, 1).result()
+
+    with pytest.raises(PoolLeakError, match=r"open executor \(simulated executor"):
+        with no_pool_leaks():
+            explore(untidy)
+
+
+def test_a_test_of_which_nothing_takes_part() -> None:
+    def test(pool: PoolExecutor) -> None:
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(abs, -1).result() == 1
+
+    with pytest.raises(RuntimeError, match="no task took part"):
+        explore(test)
+
+
+def test_a_replay_that_does_not_fit() -> None:
+    test = pay(Account.pay_in)
+    for replay in ("90:9", "0:7"):
+        with pytest.raises(RuntimeError, match="does not fit"):
+            explore(test, replay=replay)
+    explore(test, replay="")
+
+
+def test_a_failure_that_does_not_come_again_is_told_as_such() -> None:
+    runs: list[None] = []
+
+    def test(pool: PoolExecutor) -> None:
+        pool.submit(abs, 1).result()
+        runs.append(None)
+        assert len(runs) > 1
+
+    with pytest.raises(AssertionError) as caught:
+        explore(test)
+    assert "depends on something else" in caught.value.__notes__[-1]
+
+
+def test_a_failure_in_any_order_is_told_as_such() -> None:
+    def test(pool: PoolExecutor) -> None:
+        pool.submit(abs, 1).result()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        explore(test)
+    assert "order may have nothing to do with it" in caught.value.__notes__[-1]
+
+
+def test_tests_that_can_not_be_explored() -> None:
+    async def coroutine(pool: PoolExecutor) -> None: ...
+
+    def generator(pool: PoolExecutor) -> Any:
+        yield
+
+    def greedy(first: Any, second: Any) -> None: ...
+
+    async def returned() -> None: ...
+
+    anything: Any = explore
+    for test in (coroutine, generator, greedy):
+        with pytest.raises(TypeError, match="test must"):
+            anything(test)
+    made: list[Any] = []
+
+    def returns(pool: PoolExecutor) -> Any:
+        made.append(returned())
+        return made[-1]
+
+    with pytest.raises(TypeError, match="which nobody runs"):
+        anything(returns)
+    for coroutine_object in made:
+        coroutine_object.close()
 
 
 def test_pools_that_the_code_makes_itself() -> None:
@@ -190,7 +290,8 @@ def test_bad_arguments() -> None:
     for options, error in (
         ({"schedules": 0}, ValueError),
         ({"max_workers": 0}, ValueError),
-        ({"seed": "x y"}, ValueError),
+        ({"seed": "3:1"}, TypeError),
+        ({"replay": 5.5}, TypeError),
         ({"replay": "x"}, ValueError),
         ({"preempt": "words"}, ValueError),
         ({"durations": 5}, TypeError),

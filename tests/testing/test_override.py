@@ -36,7 +36,7 @@ def test_a_kind_in_place_of_all() -> None:
 
 def test_options_that_the_kind_has_are_kept() -> None:
     with override_executors("thread"):
-        with make_executor("inline", thread_name_prefix="mine", task_timeout=60) as pool:
+        with make_executor("thread", thread_name_prefix="mine", task_timeout=60) as pool:
             assert pool.submit(lambda: threading.current_thread().name).result() == "mine_0"
         with make_executor("process", 3, kill_grace=1) as pool:
             assert pool.max_workers == 3
@@ -127,6 +127,15 @@ def test_executors_that_exist_are_left_alone() -> None:
         view = make_executor(pool, task_timeout=5)
         assert view.kind == "thread"
         assert list(map_ordered(pool, abs, [-1])) == [1]
+
+
+def test_what_does_not_exist_is_an_error_all_the_same() -> None:
+    anything: Any = make_executor
+    with override_executors("inline"):
+        with pytest.raises(ValueError, match="unknown kind 'thrad'"):
+            anything("thrad")
+        with pytest.raises(TypeError, match="'wrkers'"):
+            anything("thread", wrkers=3)
 
 
 def test_it_ends_with_the_block_whatever_happens() -> None:

@@ -33,6 +33,9 @@ class LateCalls(Batch):
     def origin(self) -> Batch:
         return self._inner.origin
 
+    def describe(self, number: int) -> str:
+        return self._inner.describe(number)
+
     def report(self, records: Sequence[Record]) -> None:
         self._inner.report([self._judge(record) for record in records])
 

@@ -67,7 +67,15 @@ if not TYPE_CHECKING:  # to those who check types, there is nothing but what is 
         home = _home_of.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+        try:
+            module = import_module(f".{home}", __name__)
+        except ModuleNotFoundError as error:
+            if error.name != "pytest":
+                raise
+            raise ModuleNotFoundError(
+                f"poolkit.testing.{name} needs pytest: pip install pytest", name="pytest"
+            ) from None
+        value = globals()[name] = getattr(module, name)
         return value
 
 

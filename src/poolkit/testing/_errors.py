@@ -1,6 +1,6 @@
 """What executors for tests raise on their own account."""
 
-from .._errors import PoolkitError
+from .._errors import PoolkitError, TaskCancelled
 from .._public import public_in_testing as public
 
 
@@ -18,3 +18,7 @@ class WouldBlockError(PoolkitError, RuntimeError):
         self.remedy = remedy
         shown = ", ".join(tasks[:5]) + (f" and {len(tasks) - 5} more" if len(tasks) > 5 else "")
         super().__init__(f"waiting for {shown or 'something'} would never end. {remedy}")
+
+
+class Ended(TaskCancelled):
+    """Raised in what is left of a task when its simulation ends."""

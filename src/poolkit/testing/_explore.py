@@ -1,18 +1,27 @@
 """`explore`: one test, many orders of events."""
 
+import contextlib
+import gc
 import inspect
+import logging
 import math
-from collections.abc import Callable
-from typing import Any, Final, Literal, NoReturn
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import attrs
 
 from .._checks import check_callable, check_positive_int
+from .._inherit import WhenFull
 from .._public import public_in_testing as public
 from ._override import override_executors
+from ._preempt import tracing
 from ._schedule import Choices, Replay, Schedule, Seeded, make_choices
 from ._simulated import Durations, SimulatedExecutor
-from ._simulation import Simulation, current
+from ._simulation import PATIENCE, Simulation, current
+
+if TYPE_CHECKING:
+    from .._events import Observer
+    from .._retry import Retry
 
 # So many orders are drawn to guess how many there are.
 _PROBES: Final = 10
@@ -29,7 +38,7 @@ class Exploration:
 
     Attributes:
         count: How many different orders the test ran under.
-        complete: Whether those were all there are.
+        complete: Whether those were all there are, where events change over only at switch points.
     """
 
     count: int
@@ -55,40 +64,98 @@ def explore(
 
     Args:
         test: Called with the executor; or without arguments, if it takes none: then every pool
-            that the code under test makes is part of the simulation, see `override_executors`.
-            It has to do the same each time, but for the order.
-        schedules: The most orders to try.
+            that the code under test makes by `make_executor`, or by a kind's name, is part of the
+            simulation, see `override_executors`. It has to do the same each time, but for the
+            order.
+        schedules: The most orders to try. (The test runs somewhat more often, as the same order
+            may be drawn again.)
         max_workers: As for `SimulatedExecutor`, like the arguments that follow.
         seed: What decides the orders, where not all are tried.
-        preempt: ``"lines"`` to switch between lines, too; then there are too many to try all.
+        preempt: ``"lines"`` to switch between lines, too, also those of the test's own thread;
+            then there are too many orders to try all. Inside of a line nothing is switched, though
+            real threads may be.
         durations: How long tasks take.
         replay: An order that failed before, as the notes tell it: only that is run.
 
     Returns:
-        How many orders the test ran under, and whether those were all.
+        How many different orders the test ran under, and whether those were all.
 
     Raises:
         BaseException: Whatever the test raised.
-        RuntimeError: The test does not do the same each time.
+        RuntimeError: The test does not do the same each time; or no task took part.
     """
-    check_callable("test", test)
+    __tracebackhide__ = True
     most = check_positive_int("schedules", schedules)
     workers = check_positive_int("max_workers", max_workers)
-    make_choices(seed)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be an int, not {seed!r:.80}")
+    if replay is not None and not isinstance(replay, (str, Schedule)):
+        raise TypeError(f"replay must be a Schedule or its text, not {replay!r:.80}")
     if current() is not None:
-        raise RuntimeError("explore can't be called inside of a simulation")
-    runner = _Runner(test, workers, preempt, durations)
+        raise RuntimeError(
+            "explore can't be called inside of a simulation; is there a SimulatedExecutor that has "
+            "not been shut down, or does the test use the fixture simulated_executor?"
+        )
+    runner = _Runner(test, _check_test(test), workers, preempt, durations)
     if replay is not None:
-        error = runner.run(make_choices(replay))
-        if error is not None:
-            raise error
+        _replay(runner, make_choices(replay))
         return Exploration(1, complete=False)
     search = _Search(runner, most, seed)
     if preempt is None and search.seems_small():
         search.exhaust()
     if not search.complete:
         search.sample()
+    if not runner.anything_ran:
+        raise RuntimeError(
+            "no task took part in the simulation: explore sees those of the executor that the test "
+            "is given, and of pools made by make_executor, or by a kind's name, in a test that "
+            "takes no argument"
+        )
+    if preempt is not None and not runner.lines:
+        raise RuntimeError(
+            "no line was a switch point: preempt looks at code that is not installed as a package, "
+            "nor part of the standard library"
+        )
     return Exploration(len(search.seen), search.complete)
+
+
+def _check_test(test: Callable[..., object]) -> bool:
+    """Return whether a test takes an executor.
+
+    Raises:
+        TypeError: It can't be explored.
+    """
+    check_callable("test", test)
+    if (
+        inspect.iscoroutinefunction(test)
+        or inspect.isgeneratorfunction(test)
+        or inspect.isasyncgenfunction(test)
+    ):
+        raise TypeError("test must be a plain function; a coroutine or generator would not run")
+    try:
+        signature = inspect.signature(test)
+    except (TypeError, ValueError):  # written in C
+        return True
+    for arguments in ((None,), ()):
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            continue
+        return bool(arguments)
+    raise TypeError(f"test must take an executor, or nothing, not {signature}")
+
+
+def _replay(runner: "_Runner", choices: Choices) -> None:
+    """Run the test in one order, that was told before."""
+    __tracebackhide__ = True
+    error = runner.run(choices)
+    if error is not None:
+        raise error
+    if isinstance(choices, Replay) and not choices.fits:
+        raise RuntimeError(
+            "the order to be replayed does not fit the test, which has changed since; explore it "
+            "anew, without replay"
+        )
 
 
 class _Runner:
@@ -97,58 +164,93 @@ class _Runner:
     def __init__(
         self,
         test: Callable[..., object],
+        takes_pool: bool,
         max_workers: int,
         preempt: Literal["lines"] | None,
         durations: Durations,
     ) -> None:
         self._test = test
-        self._takes_pool = _takes_argument(test)
+        self._takes_pool = takes_pool
         self._max_workers = max_workers
         self._preempt: Literal["lines"] | None = preempt
         self._durations = durations
         self.log: tuple[str, ...] = ()
         """What happened in the latest run."""
+        self.anything_ran = False
+        """Whether there ever was a task."""
+        self.lines = 0
+        """How many lines were switch points."""
+        self._patience = PATIENCE
+        self.broken = False
+        """Whether the latest run had to be given up."""
+        self.error: BaseException | None = None
+        """How the smallest failing order has failed again."""
 
     def run(self, choices: Choices) -> BaseException | None:
         """Run the test in one order; return how it failed."""
         simulation = Simulation(choices, explored=True)
+        simulation.patience = self._patience
+        # What the collector finalizes would take part, whenever it strikes.
+        collects = gc.isenabled()
+        gc.disable()
+        unretrieved = logging.getLogger("poolkit.unretrieved")
+        was, unretrieved.disabled = unretrieved.disabled, True  # it would be said for each run
         try:
             return self._run_on(self._make())
         finally:
             simulation.end()
+            self._patience = simulation.patience
+            self.lines += simulation.lines
+            if collects:
+                gc.enable()
+            gc.collect(0)
+            self.broken = simulation.broken
+            unretrieved.disabled = was
 
     def _run_on(self, pool: SimulatedExecutor) -> BaseException | None:
         try:
-            with pool:
+            with pool, tracing(pool._simulation, self._preempt):
                 if self._takes_pool:
-                    self._test(pool)
+                    result: Any = self._test(pool)
                 else:
                     with override_executors(self._make):
-                        self._test()
+                        result = self._test()
+                if inspect.isawaitable(result) or inspect.isgenerator(result):
+                    raise TypeError(f"the test returned {result!r:.80}, which nobody runs")
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
             return error
         finally:
             self.log = pool.log
+            self.anything_ran = self.anything_ran or bool(self.log)
         return None
 
-    def _make(self, max_workers: int | None = None, **options: Any) -> SimulatedExecutor:
+    def _make(
+        self,
+        max_workers: int | None = None,
+        *,
+        max_pending: int | None = None,
+        when_full: WhenFull = "block",
+        task_timeout: float | None = None,
+        retry: "Retry | None" = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        observers: "Iterable[Observer]" = (),
+    ) -> SimulatedExecutor:
         return SimulatedExecutor(
             0,
             max_workers or self._max_workers,
             preempt=self._preempt,
             durations=self._durations,
-            **options,
+            max_pending=max_pending,
+            when_full=when_full,
+            task_timeout=task_timeout,
+            retry=retry,
+            initializer=initializer,
+            initargs=initargs,
+            observers=observers,
         )
-
-
-def _takes_argument(test: Callable[..., object]) -> bool:
-    try:
-        parameters = inspect.signature(test).parameters.values()
-    except (TypeError, ValueError):  # written in C
-        return True
-    return any(each.kind is not each.KEYWORD_ONLY for each in parameters)
 
 
 class _Search:
@@ -162,6 +264,7 @@ class _Search:
         self.complete = False
 
     def _run(self, choices: Choices) -> None:
+        __tracebackhide__ = True
         error = self._runner.run(choices)
         self.seen.add(tuple(choices.made))
         if error is not None:
@@ -173,6 +276,7 @@ class _Search:
         The product of how many could go on, at each choice, is on average the number of orders
         (D. E. Knuth, "Estimating the efficiency of backtrack programs", 1975).
         """
+        __tracebackhide__ = True
         guesses: list[float] = []
         for number in range(min(_PROBES, self._most)):
             choices = Seeded(self._seed + number)
@@ -182,6 +286,7 @@ class _Search:
 
     def exhaust(self) -> None:
         """Try all orders, one after the other, unless there are too many."""
+        __tracebackhide__ = True
         prefix: list[int] = []
         for _ in range(self._most):
             choices = Replay(prefix)
@@ -199,6 +304,7 @@ class _Search:
 
     def sample(self) -> None:
         """Try orders that the seed draws."""
+        __tracebackhide__ = True
         for number in range(2 * self._most):
             if len(self.seen) >= self._most:
                 return
@@ -206,21 +312,35 @@ class _Search:
 
     def _report(self, made: list[int], error: BaseException) -> NoReturn:
         """Make a failing order smaller, and raise its error."""
+        __tracebackhide__ = True
         tried = len(self.seen)
-        smallest, error = _Shrinking(self._runner, error).shrink(made)
-        schedule = Schedule(smallest)
-        lines = [*self._runner.log]
-        if len(lines) > _MOST_LINES:
-            lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES} more"]
-        error.add_note(
-            f"poolkit: the test failed in order {tried} of those that explore has tried; the "
-            f"smallest that fails so is this, and explore(..., replay={str(schedule)!r}) runs it "
-            "again:\n  " + "\n  ".join(lines)
-        )
+        if not self._runner.broken:
+            made, error = _Shrinking(self._runner, error).shrink(made)
+        with contextlib.suppress(Exception):  # an error that can't be added to
+            error.add_note(self._tell(tried, str(Schedule(made))))
         try:
             raise error
         finally:
             del error  # a traceback that holds its own error would be a cycle
+
+    def _tell(self, tried: int, schedule: str) -> str:
+        lines = [*self._runner.log]
+        if len(lines) > _MOST_LINES:
+            lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES} more"]
+        told = f"poolkit: the test failed in order {tried} of those that explore has tried; "
+        if self._runner.broken or self._runner.error is not None:
+            told += (
+                f"the smallest that fails so is this, and explore(..., replay={schedule!r}) runs "
+                "it again"
+            )
+            if not schedule:
+                told += " (it is the plainest: order may have nothing to do with it)"
+        else:
+            told += (
+                "and not again in the same one: it depends on something else, such as chance, real "
+                "time, or what earlier runs have left"
+            )
+        return told + ":" + "".join(f"\n  {line}" for line in lines)
 
 
 def _next_prefix(choices: Choices) -> list[int] | None:
@@ -255,8 +375,8 @@ class _Shrinking:
                 if (tried := self._fails(_with(best, [place], choice))) is not None:
                     best = tried
                     break
-        final = self._runner.run(Replay(best))
-        return best, final or self._error
+        self._runner.error = self._runner.run(Replay(best))
+        return best, self._runner.error or self._error
 
     def _clear(self, best: list[int], size: int) -> list[int]:
         """Let the first go on, where possible, at so many choices at once; the last ones first."""

@@ -1,11 +1,13 @@
 """Who keeps the time in this thread: a simulation, a `ManualExecutor`, or just the machine."""
 
+import math
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from .. import _clock
 from .._checks import check_seconds
 from .._public import public_in_testing as public
 
@@ -80,9 +82,23 @@ def taking_part() -> Any:
     return participant if simulation.open else None
 
 
+_clock.hosted = lambda: here.participant is not None
+
+
 def never() -> bool:
     """Stand for something that does not come true."""
     return False
+
+
+def check_pause(seconds: float) -> float:
+    """Return how long a pause is to be, in seconds; refuse what is none."""
+    number: object = seconds
+    if isinstance(number, (int, float)) and not 0 <= number < math.inf:
+        raise ValueError(f"seconds must be at least 0, and finite, not {seconds}")
+    checked = check_seconds("seconds", seconds, allow_zero=True)
+    if checked is None:
+        raise TypeError(f"seconds must be a number of seconds, not {seconds!r:.80}")
+    return checked
 
 
 @public
@@ -95,9 +111,7 @@ def sleep(seconds: float) -> None:
     Args:
         seconds: How long; at least 0.
     """
-    checked = check_seconds("seconds", seconds, allow_zero=True)
-    if checked is None:
-        raise TypeError("seconds must be a number of seconds, not None or infinite")
+    checked = check_pause(seconds)
     host = here.host
     if host is not None:
         host.pause(checked, never)

@@ -18,6 +18,7 @@ import gc
 import inspect
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing import connection
@@ -31,7 +32,8 @@ from ._origins import Origin, Recorder
 
 _SHARED_THREADS: Final = ("poolkit-retries", "poolkit-deadlines", "poolkit-inputs")
 # Ours alone: it may be stuck in code of the user's that it asked for a `repr`, or called back.
-_OWN_THREADS: Final = "poolkit-watchdog"
+# A simulation's threads end with it.
+_OWN_THREADS: Final = ("poolkit-watchdog", "poolkit-simulated")
 # The first and the longest pause between two looks, in seconds.
 _SHORT_PAUSE: Final = 0.001
 _LONG_PAUSE: Final = 0.05
@@ -57,7 +59,9 @@ class Leak(NamedTuple):
 
 def describe_leaks(leaks: Sequence[Leak]) -> str:
     """Return the leaks as text, one a line."""
-    return "\n".join(["left behind:", *(f"  {leak}" for leak in leaks)])
+    counts = Counter(str(leak) for leak in leaks)
+    lines = [f"{text} ({count} times)" if count > 1 else text for text, count in counts.items()]
+    return "\n".join(["left behind:", *(f"  {line}" for line in lines)])
 
 
 @public

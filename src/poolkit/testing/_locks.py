@@ -6,11 +6,13 @@ which a participant waits by giving its turn away; for other threads they are pl
 so when the simulation has ended. All else that `threading` and `queue` have to wait with is built
 on these: conditions, events, semaphores, barriers, queues. Their time limits are in virtual time.
 
-Locks that stand in modules and classes of the code under test, and that nobody holds, are replaced
-meanwhile as well. Other locks that are older than the simulation are not.
+Locks that stand in modules and classes of the code under test, and that nobody holds, are wrapped
+meanwhile. Other locks that are older than the simulation are not.
 """
 
 import _thread
+import concurrent.futures
+import contextlib
 import math
 import queue
 import sys
@@ -18,27 +20,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
 from ._code import is_under_test
-from ._host import taking_part
+from ._host import here, taking_part
 
 
 class TurnLock:
-    """A lock as `threading.Lock` makes them, for participants and for other threads."""
+    """A lock as `threading.Lock` makes them, for participants and for other threads.
 
-    def __init__(self) -> None:
-        self._lock = _thread.allocate_lock()
+    Args:
+        lock: The one that it stands for, and is; by default a new one.
+    """
+
+    def __init__(self, lock: Any = None) -> None:
+        self._lock: Any = lock or _thread.allocate_lock()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it, as a `threading.Lock` is taken."""
-        if not blocking:
-            return self._lock.acquire(blocking, timeout)
-        if self._lock.acquire(False):
+        if blocking and self._lock.acquire(False):
             return True
-        participant = taking_part()
+        participant = taking_part() if blocking else None
         if participant is None:
-            return self._lock.acquire(blocking, timeout)
+            taken: bool = self._lock.acquire(blocking, timeout)
+            return taken
         simulation = participant.simulation
         end = math.inf if timeout < 0 else simulation.clock.monotonic() + timeout
         while not self._lock.acquire(False):
@@ -53,7 +59,8 @@ class TurnLock:
 
     def locked(self) -> bool:
         """Whether somebody has it."""
-        return self._lock.locked()
+        held: bool = self._lock.locked()
+        return held
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -77,7 +84,66 @@ def _now() -> float:
     return moment
 
 
+class TurnRLock:
+    """An older `threading.RLock`, for which participants wait by giving their turn away."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self._depth = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it, as a `threading.RLock` is taken."""
+        participant = taking_part() if blocking else None
+        if participant is None:
+            taken: bool = self._lock.acquire(blocking, timeout)
+        else:
+            simulation = participant.simulation
+            end = math.inf if timeout < 0 else simulation.clock.monotonic() + timeout
+            while not (taken := self._lock.acquire(False)):
+                if simulation.clock.monotonic() >= end:
+                    return False
+                simulation.switch(lambda: not self._depth, end)
+        self._depth += taken
+        return taken
+
+    def release(self) -> None:
+        """Give it back once."""
+        self._lock.release()
+        self._depth -= 1
+
+    __enter__ = acquire
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def _is_owned(self) -> bool:
+        owned: bool = self._lock._is_owned()
+        return owned
+
+
 _python_rlock: Callable[[], Any] = vars(threading)["_PyRLock"]  # made of `_allocate_lock`
+_start, _join = threading.Thread.start, threading.Thread.join
+
+
+def _start_at_once(thread: threading.Thread) -> None:
+    """Do what `threading.Thread.start` does, which waits for the thread to exist."""
+    participant, here.participant = here.participant, None
+    try:
+        _start(thread)
+    finally:
+        here.participant = participant
+
+
+def _join_in_turn(thread: threading.Thread, timeout: float | None = None) -> None:
+    """Do what `threading.Thread.join` does; a participant gives its turn away meanwhile."""
+    participant = taking_part()
+    if participant is not None and thread is not threading.current_thread():
+        simulation = participant.simulation
+        end = math.inf if timeout is None else simulation.clock.monotonic() + timeout
+        simulation.switch(lambda: not thread.is_alive(), end)
+        timeout = None if timeout is None else 0
+    _join(thread, timeout)
+
 
 # Names in modules of the standard library, and what stands there during a simulation.
 _REPLACED: Final[tuple[tuple[Any, str, Any], ...]] = (
@@ -85,39 +151,54 @@ _REPLACED: Final[tuple[tuple[Any, str, Any], ...]] = (
     (threading, "RLock", _python_rlock),
     (threading, "_allocate_lock", TurnLock),
     (threading, "_time", _now),
+    (threading.Thread, "start", _start_at_once),
+    (threading.Thread, "join", _join_in_turn),
     (queue, "time", _now),
+    (queue, "SimpleQueue", vars(queue)["_PySimpleQueue"]),
+    (concurrent.futures._base, "time", SimpleNamespace(monotonic=_now)),
 )
 
 
 _LOCK, _RLOCK = type(_thread.allocate_lock()), type(_thread.RLock())
+# Who makes locks, by another name: ``from threading import Lock``.
+_MAKERS: Final = {id(threading.Lock): TurnLock, id(threading.RLock): _python_rlock}
 
 
 @lru_cache(maxsize=1)
-def _owners(modules: int) -> list[Any]:
-    """Return the modules and classes of the code under test, when so many modules are loaded."""
-    owners: list[Any] = []
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and is_under_test(file):
-            owners.append(module)
-            owners += [
-                each
-                for each in list(vars(module).values())
-                if isinstance(each, type) and each.__module__ == module.__name__
-            ]
-    return owners
+def _modules(loaded: int) -> list[ModuleType]:
+    """Return the modules of the code under test, when so many modules are loaded."""
+    modules = list(sys.modules.values())
+    files = [(module, getattr(module, "__file__", None)) for module in modules]
+    return [m for m, file in files if isinstance(file, str) and is_under_test(file)]
 
 
 def _older_locks() -> Iterator[tuple[Any, str, Any]]:
-    """Return where the code under test has locks that are free, and what is to stand there."""
+    """Return where the code under test has free locks, or who makes them, and what to put there."""
     replacements: dict[int, Any] = {}  # the same lock may stand in several places
-    for owner in _owners(len(sys.modules)):
-        names: dict[str, Any] = owner.__dict__.copy()
-        for name, value in names.items():
-            if type(value) in (_LOCK, _RLOCK) and value.acquire(False):
-                value.release()
-                make = TurnLock if type(value) is _LOCK else _python_rlock
-                yield owner, name, replacements.setdefault(id(value), make())
+    for module in _modules(len(sys.modules)):
+        contents: dict[str, Any] = module.__dict__.copy()
+        classes = [
+            each
+            for each in contents.values()
+            if isinstance(each, type) and each.__module__ == module.__name__
+        ]
+        for owner in (module, *classes):
+            for name, value in owner.__dict__.copy().items():
+                maker = _MAKERS.get(id(value))
+                if maker is not None:
+                    yield owner, name, maker
+                elif type(value) in (_LOCK, _RLOCK) and _is_free(value):
+                    replace = TurnLock if type(value) is _LOCK else TurnRLock
+                    yield owner, name, replacements.setdefault(id(value), replace(value))
+
+
+def _is_free(lock: Any) -> bool:
+    if getattr(lock, "_is_owned", bool)():
+        return False
+    free: bool = lock.acquire(False)
+    if free:
+        lock.release()
+    return free
 
 
 class Cooperation:
@@ -134,8 +215,10 @@ class Cooperation:
             self._open += 1
             if self._open == 1:
                 for owner, name, replacement in (*_REPLACED, *_older_locks()):
-                    self._originals.append((owner, name, vars(owner)[name]))
-                    setattr(owner, name, replacement)
+                    original = vars(owner)[name]
+                    with contextlib.suppress(Exception):  # a class that refuses
+                        setattr(owner, name, replacement)
+                        self._originals.append((owner, name, original))
 
     def end(self) -> None:
         """Count one less."""
@@ -143,7 +226,8 @@ class Cooperation:
             self._open -= 1
             if not self._open:
                 while self._originals:
-                    setattr(*self._originals.pop())
+                    with contextlib.suppress(Exception):
+                        setattr(*self._originals.pop())
 
 
 COOPERATION: Final = Cooperation()

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .._backend import Batch, Capabilities, Statistics
-from .._checks import check_callable, check_initializer, check_positive_int, check_seconds
+from .._checks import check_callable, check_initializer, check_positive_int
 from .._events import open_stream
 from .._executor import PoolExecutor
 from .._inherit import WhenFull
@@ -17,7 +17,7 @@ from .._task import Awaiting, ThreadState
 from ..backends.inline import InlineBackend, LateCalls
 from ._clock import VirtualClock
 from ._errors import WouldBlockError
-from ._host import here, taking_part
+from ._host import check_pause, here, taking_part
 from ._room import TaskQueue, VirtualRoom
 from ._virtual import Numbers, PendingTask, VirtualRun
 
@@ -61,18 +61,20 @@ class ManualBackend(InlineBackend):
         self.room.release()
         return self._queue.waiting()
 
-    def run(self, task: PendingTask) -> None:
-        """Run a task that is pending."""
+    def run(self, task: PendingTask) -> KeyboardInterrupt | None:
+        """Run a task that is pending; return Ctrl-C, if it has struck in there."""
         self._initialize()
         batch, limit = task._batch, task._batch.options.task_timeout
         runnable = batch if limit is None else LateCalls(batch, limit)
         self._running.append(batch)
         here.enter(self)
         try:
-            VirtualRun(runnable, task._index, "manual", self.time, self).execute()
+            run = VirtualRun(runnable, task._index, "manual", self.time, self)
+            run.execute()
         finally:
             here.leave(self)
             self._running.remove(batch)
+        return run.interrupt
 
     # -- time -------------------------------------------------------------------------------
 
@@ -117,6 +119,9 @@ class ManualBackend(InlineBackend):
             if due == math.inf or (end is not None and due > end):
                 return None
             self.time.advance_to(due)
+
+    def draw(self) -> float:
+        return 1.0  # the longest pause, each time
 
     def statistics(self) -> Statistics:
         return Statistics(workers=self.max_workers, running=len(self.running()))
@@ -167,12 +172,12 @@ class ManualExecutor(PoolExecutor):
         observers: "Iterable[Observer]" = (),
     ) -> None:
         check_initializer(initializer, initargs)
+        if not isinstance(auto_run, bool):
+            raise TypeError(f"auto_run must be True or False, not {auto_run!r:.80}")
         workers = check_positive_int("max_workers", max_workers)
         options = TaskOptions(task_timeout=task_timeout, retry=check_retry(retry))
         events = open_stream(observers)
-        self._backend = ManualBackend(
-            "manual executor", workers, bool(auto_run), initializer, initargs
-        )
+        self._backend = ManualBackend("manual executor", workers, auto_run, initializer, initargs)
         super().__init__("manual", self._backend, options, max_pending, when_full, events=events)
 
     @property
@@ -187,10 +192,8 @@ class ManualExecutor(PoolExecutor):
 
     def advance(self, seconds: float) -> None:
         """Let so many seconds of virtual time pass; attempts that are due become `pending`."""
-        checked = check_seconds("seconds", seconds, allow_zero=True)
-        if checked is None:
-            raise TypeError("seconds must be a number of seconds, not None or infinite")
-        self._backend.time.advance_to(self._backend.time.monotonic() + checked)
+        pause = check_pause(seconds)
+        self._backend.time.advance_to(self._backend.time.monotonic() + pause)
 
     def run(self, index: int) -> PendingTask:
         """Run the task that stands at a place of `pending`.
@@ -205,11 +208,13 @@ class ManualExecutor(PoolExecutor):
             IndexError: There is no such place.
         """
         pending = self._backend.pending()
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise TypeError(f"run takes a place of pending, an int, not {index!r:.80}")
         try:
             task = pending[index]
         except IndexError:
             raise IndexError(f"no task at {index}: {len(pending)} are pending") from None
-        self._backend.run(task)
+        self._run(task)
         return task
 
     def run_next(self) -> PendingTask:
@@ -224,7 +229,7 @@ class ManualExecutor(PoolExecutor):
         task = self._first()
         if task is None:
             raise IndexError("nothing is pending")
-        self._backend.run(task)
+        self._run(task)
         return task
 
     def run_all(self, limit: int = 10_000) -> list[PendingTask]:
@@ -273,6 +278,11 @@ class ManualExecutor(PoolExecutor):
             batch.take_back()
         return count
 
+    def _run(self, task: PendingTask) -> None:
+        interrupt = self._backend.run(task)
+        if interrupt is not None:  # it was meant for the test
+            raise interrupt
+
     def _first(self) -> PendingTask | None:
         pending = self._backend.pending()
         if not pending and self._backend.room.next_due != math.inf:
@@ -286,7 +296,7 @@ class ManualExecutor(PoolExecutor):
         while wanted() and (task := self._first()) is not None:
             if len(ran) == limit:
                 raise RuntimeError(f"{limit} tasks have run, and {task} is next; is there an end?")
-            self._backend.run(task)
+            self._run(task)
             ran.append(task)
         return ran
 

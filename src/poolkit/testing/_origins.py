@@ -275,11 +275,7 @@ def _wrap_pool(original: Any) -> Any:
             backend = link.backend
             # What runs in the caller, belongs to somebody else or is run by a test step by step
             # leaves nothing behind.
-            nothing = (
-                backend.capabilities.runs_in_caller
-                or getattr(backend, "hosted", False)
-                or not getattr(backend, "owned", True)
-            )
+            nothing = backend.capabilities.runs_in_caller or not getattr(backend, "owned", True)
             pool = Pool(backend.name, link.scopes[0], nothing, find_origin())
             for recorder in recorders:
                 recorder.made_pool(pool)

@@ -27,6 +27,9 @@ def override_executors(
             which is not shut down with them; or what makes one, called with those of the code's
             options that it takes by name.
 
+    What the code asks for has to make sense all the same: a kind or an option that does not exist
+    is an error, as without this.
+
     Raises:
         ValueError: There is no such kind.
         TypeError: It is none of these.

@@ -1,13 +1,13 @@
 """Switch points between the lines of the code under test."""
 
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from ._code import is_under_test
+from ._host import here
 from ._simulation import Simulation
 
 
@@ -25,7 +25,10 @@ def tracing(simulation: Simulation, preempt: str | None) -> Iterator[None]:
         return on_line if is_under_test(frame.f_code.co_filename) else None
 
     def on_line(frame: FrameType, event: str, arg: object) -> Any:
-        if event == "line" and simulation.turn.ident == threading.get_ident():
+        me = here.participant
+        # Not where it has just given its turn away, which looks at conditions of the test's.
+        if event == "line" and me is simulation.turn and me.frame is None and simulation.open:
+            simulation.lines += 1
             simulation.checkpoint()
         return on_line
 

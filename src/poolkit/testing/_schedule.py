@@ -20,10 +20,15 @@ from .._public import public_in_testing as public
 _PAIR = re.compile(r"(\d+):(\d+)")
 # More choices than this in one text form are a mistake, or no test.
 _MOST = 1_000_000
+# How often in a row somebody may go on while others could.
+_MOST_STAYS = 500
 
 
 def _as_tuple(choices: Iterable[int]) -> tuple[int, ...]:
-    return tuple(choices)
+    listed = list(choices)
+    while listed and listed[-1] == 0:  # as every choice after the end is 0
+        listed.pop()
+    return tuple(listed)
 
 
 def _check_choices(instance: object, attribute: object, value: tuple[Any, ...]) -> None:
@@ -52,6 +57,8 @@ class Schedule:
         Raises:
             ValueError: It is no such text.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"a schedule's text must be a str, not {text!r:.80}")
         choices: list[int] = []
         for part in text.split():
             pair = _PAIR.fullmatch(part)
@@ -78,6 +85,7 @@ class Choices:
         self.made: list[int] = []
         self.widths: list[int] = []
         """Among how many, each time."""
+        self._stays = 0
 
     def choose(self, width: int, *, stays: bool) -> int:
         """Return which of ``width`` goes on.
@@ -88,6 +96,11 @@ class Choices:
                 be interrupted.
         """
         choice = self._choose(width, stays)
+        # Who waits in a loop for others would else wait for ever.
+        self._stays = self._stays + 1 if stays and not choice else 0
+        if self._stays > _MOST_STAYS:
+            choice = 1
+            self._stays = 0
         self.made.append(choice)
         self.widths.append(width)
         return choice
@@ -107,10 +120,18 @@ class Replay(Choices):
     def __init__(self, choices: Sequence[int]) -> None:
         super().__init__()
         self._choices = choices
+        self._unknown = False
+
+    @property
+    def fits(self) -> bool:
+        """Whether there was a choice for each that the schedule makes."""
+        return not self._unknown and not any(self._choices[len(self.made) :])
 
     def _choose(self, width: int, stays: bool) -> int:
         place = len(self.made)
-        return self._choices[place] % width if place < len(self._choices) else 0
+        choice = self._choices[place] if place < len(self._choices) else 0
+        self._unknown = self._unknown or choice >= width
+        return choice % width
 
 
 class Seeded(Choices):

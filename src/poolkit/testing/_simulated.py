@@ -3,20 +3,19 @@
 import contextlib
 import itertools
 import math
-import random
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
 from .._backend import Backend, Batch, Capabilities, Running, Statistics
 from .._checks import check_callable, check_initializer, check_positive_int, check_seconds
-from .._errors import PoolBrokenError, TaskTimeoutError
+from .._errors import PoolBrokenError, TaskAbortedError, TaskTimeoutError
 from .._events import open_stream
 from .._executor import PoolExecutor
 from .._inherit import WhenFull
@@ -24,11 +23,12 @@ from .._options import TaskOptions, check_retry
 from .._public import public_in_testing as public
 from .._task import Awaiting, ThreadState, threads
 from ..backends._run import MAX_NESTED, running_items, surrender
-from ._host import here, never, taking_part
+from ._errors import Ended, WouldBlockError
+from ._host import check_pause, here, never, taking_part
 from ._preempt import tracing
 from ._room import TaskQueue
 from ._schedule import Schedule, make_choices
-from ._simulation import Ended, Participant, Simulation, current
+from ._simulation import Participant, Simulation, current
 from ._virtual import Numbers, PendingTask, VirtualRun
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Durations = Callable[[PendingTask], float] | tuple[float, float] | None
 _numbers = itertools.count(1)
+# How many durations there are between two bounds.
+_STEPS: Final = 20
 
 
 class _Run(VirtualRun):
@@ -77,7 +79,7 @@ class _Worker(Participant):
         # The starter waits for the thread to exist, which must not be a matter of turns.
         participant, here.participant = here.participant, None
         try:
-            threading.Thread(target=self._main, name=self.name, daemon=True).start()
+            threading.Thread(target=self._main, name=f"poolkit-{self.name}", daemon=True).start()
         finally:
             here.participant = participant
 
@@ -88,7 +90,7 @@ class _Worker(Participant):
         here.participant = self
         here.enter(self.simulation)
         threads.slot = self
-        with contextlib.suppress(Ended):
+        with contextlib.suppress(Ended, WouldBlockError):
             self.backend.initialize()
             while self.task is not None:
                 self._run(self.task)
@@ -97,7 +99,6 @@ class _Worker(Participant):
                 if self.lost:
                     break
                 self.simulation.dismiss()
-        here.participant = None
         self.simulation.threads.discard(self.ident)
         self.simulation.resign()
 
@@ -112,6 +113,7 @@ class _Worker(Participant):
 
     def run_here(self, batch: Batch) -> None:
         if len(self.runs) <= MAX_NESTED:
+            self.backend.take_in()
             for task in self.backend.queue.waiting():
                 if task._batch is batch:
                     self._run(task)
@@ -180,13 +182,14 @@ class SimulatedBackend(Backend):
             raise PoolBrokenError(self.name, self._broken.reason) from self._broken.__cause__
         self._arrived.append(batch)
 
-    def _take_in(self) -> None:
+    def take_in(self) -> None:
+        """Queue what has been dispatched."""
         while self._arrived:
             self.queue.add(self._numbers.tasks(self._arrived.popleft()))
 
     def staff(self) -> None:
         """Give pending tasks to free workers, the first to the one that was busy last."""
-        self._take_in()
+        self.take_in()
         while self.active < self.max_workers:
             task = self.queue.take_first()
             if task is None:
@@ -211,7 +214,7 @@ class SimulatedBackend(Backend):
         self.simulation.log.append((task, "begins", ""))
         seconds = self.durations(task)
         if seconds:
-            self.simulation.pause(seconds, never)
+            self.simulation.pause(check_pause(seconds), never)
 
     def done(self, worker: "_Worker") -> None:
         """Take a worker back that has run its task."""
@@ -229,7 +232,7 @@ class SimulatedBackend(Backend):
                 self._broken.__cause__ = error
         broken = self._broken
         if broken is not None:
-            self._take_in()
+            self.take_in()
             tasks = self.queue.waiting()
             tasks += [worker.task for worker in self._workers if worker.task is not None]
             for task in tasks:
@@ -240,12 +243,30 @@ class SimulatedBackend(Backend):
 
     def attend(self, awaiting: Awaiting) -> bool:
         simulation = self.simulation
+        if not simulation.open or simulation.broken:
+            raise WouldBlockError(
+                [batch.describe(0) for batch in awaiting.batches], "Its simulation has ended"
+            )
         if current() is not simulation:  # another thread: the test's will let it happen
             return False
+        me: Participant = here.participant
         timeout = awaiting.timeout
         end = math.inf if timeout is None else self.clock.monotonic() + timeout
-        simulation.switch(awaiting.come, end)
+        me.patient = any(not batch.backend.hosted for batch in awaiting.batches)
+        try:
+            simulation.switch(awaiting.come, end)
+        finally:
+            me.patient = False
         return not awaiting.come()
+
+    def spin(self) -> None:
+        if current() is self.simulation:
+            self.simulation.pause(0.001, never)
+        else:
+            super().spin()
+
+    def draw(self) -> float:
+        return self.simulation.draw()
 
     def withdraw(self, batch: Batch) -> list[int]:
         return batch.claim_rest()
@@ -267,7 +288,7 @@ class SimulatedBackend(Backend):
         return running_items([run.batch for worker in self._workers for run in worker.runs])
 
     def statistics(self) -> Statistics:
-        self._take_in()
+        self.take_in()
         live = [worker for worker in self._workers if not worker.lost]
         return Statistics(
             workers=len(live),
@@ -284,16 +305,24 @@ class SimulatedBackend(Backend):
     @property
     def over(self) -> bool:
         """Whether nothing will come of it any more: it is closed and idle, or forgotten."""
-        self._take_in()
+        self.take_in()
         idle = not self.active and not self.queue.waiting()
         return (self._closing and idle) or (self.face is not None and self.face() is None)
 
-    def cancel_rest(self) -> None:
-        """Cancel what has not started."""
-        self._take_in()
+    def close_face(self) -> None:
+        """Take no more tasks, and cancel what has not started."""
+        face = None if self.face is None else self.face()
+        if face is not None:
+            face._link.scopes[0].close()
+        self.take_in()
         for task in self.queue.waiting():
             batch: Any = task._batch.origin
             batch.take_back()
+
+    def give_up_rest(self) -> None:
+        """Let everything fail that has not ended: its thread won't come back, or is forgotten."""
+        for batch, number, _ in self.running():
+            self.stop(batch, number, TaskAbortedError(batch.describe(number)))
 
     def close(self) -> None:
         """Take no more part, whatever is left; the last pool that leaves ends the simulation."""
@@ -381,7 +410,7 @@ class SimulatedExecutor(PoolExecutor):
             raise ValueError(f'preempt must be "lines" or None, not {preempt!r:.80}')
         options = TaskOptions(task_timeout=task_timeout, retry=check_retry(retry))
         events = open_stream(observers)
-        taken = _check_durations(durations, seed)
+        taken = _check_durations(durations, lambda: self._simulation)
         begin = None if initializer is None else partial(initializer, *initargs)
         name = f"simulated executor {next(_numbers)}"
         self._seed = seed
@@ -420,9 +449,10 @@ class SimulatedExecutor(PoolExecutor):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc is not None:
+        if exc is not None:  # which matters more than what is left
             self._tell_how_to_replay(exc)
-            self._cancel()
+            self.end()
+            return
         try:
             super().__exit__(exc_type, exc, traceback)
         except BaseException as error:
@@ -444,11 +474,14 @@ class SimulatedExecutor(PoolExecutor):
         if self._simulation.explored:
             return
         note = f"poolkit: in SimulatedExecutor({self._seed!r}); the same seed gives the same order"
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+        with contextlib.suppress(Exception):  # an error that can't be added to
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
 
 
-def _check_durations(durations: Any, seed: object) -> Callable[[PendingTask], float]:
+def _check_durations(
+    durations: Any, simulation: Callable[[], Simulation]
+) -> Callable[[PendingTask], float]:
     if durations is None:
         return lambda task: 0.0
     if not isinstance(durations, (tuple, list)):
@@ -463,10 +496,7 @@ def _check_durations(durations: Any, seed: object) -> Callable[[PendingTask], fl
     if low is None or high is None or low > high:
         raise ValueError(f"durations must be (least, most) in seconds, not {durations!r:.80}")
     least, most = low, high
-
-    def draw(task: PendingTask) -> float:
-        # By task, so that it does not depend on who comes first.
-        number = random.Random(f"{seed} {task.number} {task.attempt}").random()
-        return least + (most - least) * number
-
-    return draw
+    # A choice like any other, so that it is replayed and made smaller with the rest.
+    return lambda task: (
+        least + (most - least) * simulation().choices.choose(_STEPS + 1, stays=False) / _STEPS
+    )

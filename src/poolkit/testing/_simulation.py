@@ -24,6 +24,8 @@ import contextlib
 import heapq
 import itertools
 import math
+import os
+import random
 import sys
 import threading
 import time
@@ -31,24 +33,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from .._errors import TaskCancelled
 from .._task import threads
 from ._clock import VirtualClock
 from ._code import place_of
-from ._errors import WouldBlockError
+from ._errors import Ended, WouldBlockError
 from ._host import here, taking_part
 from ._locks import COOPERATION
 from ._room import VirtualRoom
 from ._schedule import Choices
 
 # How long to wait for threads that take no part, in real seconds, before nobody can go on.
-_PATIENCE: Final = 5.0
+PATIENCE: Final = 5.0
+# How often, in real seconds, to look whether who has the turn does anything.
+_LOOK: Final = 2.0
+# How long to wait for the turn, in real seconds, where there may be nobody to give it back.
+_LAST_WAIT: Final = 1.0
 # How often what is left of a task is told to end.
 _MOST_ENDS: Final = 20
-
-
-class Ended(TaskCancelled):
-    """Raised in what is left of a task when its simulation ends."""
+# So many changes are too many: somebody waits in a loop for what does not come.
+_MOST_CHANGES: Final = 200_000
+# Threads of ours that never let anybody go on by themselves.
+_OWN_THREADS: Final = (
+    "poolkit-simulated",
+    "poolkit-deadlines",
+    "poolkit-retries",
+    "poolkit-inputs",
+    "poolkit-watchdog",
+)
 
 
 def always() -> bool:
@@ -68,8 +79,12 @@ class Staffed(Protocol):
         """Whether nothing will come of it any more."""
         ...
 
-    def cancel_rest(self) -> None:
-        """Cancel what has not started."""
+    def close_face(self) -> None:
+        """Take no more tasks, and cancel what has not started."""
+        ...
+
+    def give_up_rest(self) -> None:
+        """Let everything fail that has not ended."""
         ...
 
 
@@ -109,6 +124,8 @@ class Participant:
         self.thread_id = 0
         self.ended = False
         """Its thread wants no more turns."""
+        self.patient = False
+        """It waits for somebody else's task, which will end some time."""
         # Not a `threading.Lock`, which in a simulation is made to take turns itself.
         self._baton = _thread.allocate_lock()
         self._baton.acquire()
@@ -156,8 +173,13 @@ class Simulation:
         """Identities of the workers' threads."""
         self.broken = False
         """Somebody has kept the turn; there is no telling any more who runs."""
-        self._steps = 0
-        self._main_thread = threading.get_ident()
+        self.patience = PATIENCE
+        """How long to wait for threads that take no part, in real seconds."""
+        self.lines = 0
+        """How many lines were switch points."""
+        self._changes = 0
+        self.main.ident = threading.get_ident()
+        self.main.thread_id = threading.get_native_id()
         self.open = True
         here.enter(self)
         here.participant = self.main
@@ -171,8 +193,15 @@ class Simulation:
         Args:
             ready: Whether the caller can go on; called by other participants too.
             wake_at: When it can go on in any case.
+
+        Raises:
+            BaseException: What was to be raised in the caller meanwhile.
         """
-        me = self.turn
+        me: Participant = here.participant
+        if not self.open and me is not self.main:
+            raise Ended
+        if self.broken:
+            raise WouldBlockError([str(me.what)], "The simulation was given up before")
         me.ready, me.wake_at, me.frame = ready, wake_at, sys._getframe(1)
         self._pass_on(me)
         me.ready, me.wake_at, me.frame = always, math.inf, None
@@ -182,7 +211,7 @@ class Simulation:
 
     def dismiss(self) -> None:
         """Give the turn away until there is another task for the caller, a worker."""
-        me = self.turn
+        me: Participant = here.participant
         self.participants.remove(me)
         self._pass_on(me, stays=False)
         error, me.error = me.error, None
@@ -191,12 +220,16 @@ class Simulation:
 
     def resign(self) -> None:
         """Give the turn away for good."""
-        me = self.turn
+        me: Participant = here.participant
         me.ended = True
         with contextlib.suppress(ValueError):
             self.participants.remove(me)
-        self.turn = self._choose(None)
-        self.turn.wake()
+        if self.turn is me:  # else it was given up, and comes back too late
+            chosen = self._choose(None)
+            here.participant = None
+            self.turn = chosen
+            chosen.wake()
+        here.participant = None
 
     def enlist(self, participant: Participant) -> None:
         """Let somebody take part."""
@@ -209,35 +242,48 @@ class Simulation:
         if chosen is me:
             return
         self.turn = chosen
-        if chosen.frame is not None:
+        if self.open and chosen.frame is not None:
             self.log.append((chosen.what, "goes on", place_of(chosen.frame)))
         chosen.wake()
-        try:
-            if me is self.main:
-                self._sleep_watchfully(me)
-            else:
-                me.sleep()
-        except KeyboardInterrupt as interrupt:
-            me.error = interrupt  # nobody may go on without the turn; the next one may, though
+        if me is self.main:
+            self._sleep_watchfully(me)
+        else:
             me.sleep()
 
     def _sleep_watchfully(self, me: Participant) -> None:
-        """Wait for the turn, but not for somebody who keeps it for ever."""
+        """Wait for the turn, but not for somebody who keeps it for ever; and mind interrupts."""
         seen = -1
-        while not me.sleep(_PATIENCE):
-            if seen == self._steps and _is_asleep(self.turn.thread_id):
+        try:
+            while not me.sleep(_LOOK):
+                if seen == self._changes and _is_asleep(self.turn.thread_id):
+                    break
+                seen = self._changes
+            else:
+                return
+        except BaseException as interrupt:  # Ctrl-C, or what else a signal's handler raises
+            # It has to wait for the turn, or two would run; but not for long.
+            me.error = interrupt
+            if not self._comes_soon(me):
                 self.broken = True
-                frame = sys._current_frames().get(self.turn.ident)
-                raise WouldBlockError(
-                    [f"{self.turn.what} ({place_of(frame)})"],
-                    "It waits for something that the simulation can't see, such as a lock that "
-                    "was made before the simulation, or real time",
-                )
-            seen = self._steps
+                raise
+            return
+        self.broken = True
+        frame = sys._current_frames().get(self.turn.ident)
+        raise WouldBlockError(
+            [f"{self.turn.what} ({place_of(frame)})"],
+            "It waits for something that the simulation can't see, such as a lock that was made "
+            "outside of it, or for real time",
+        )
+
+    def _comes_soon(self, me: Participant) -> bool:
+        try:
+            return me.sleep(_LAST_WAIT)
+        except BaseException:  # another interrupt
+            self.broken = True
+            raise
 
     def _choose(self, me: Participant | None) -> Participant:
         given_up = math.inf
-        self._steps += 1
         while True:
             if not self.open:
                 return self.main
@@ -248,19 +294,36 @@ class Simulation:
                 self._fire()
                 continue
             able = [each for each in self.participants if each.can_go_on(now)]
+            if self.main.error is not None:
+                return self.main
             if able:
-                return self._choose_among(able, me)
+                chosen = self._choose_among(able, me)
+                self._count(chosen, me)
+                return chosen
             moment = min((each.wake_at for each in self.participants), default=math.inf)
             moment = min(moment, self.room.next_due, self._next_deadline())
             if moment < math.inf:
                 self.clock.advance_to(moment)
                 self.room.release()
+                self._count(None, me)
             elif self._others_may_help() and time.monotonic() < given_up:
-                given_up = min(given_up, time.monotonic() + _PATIENCE)
+                if not any(each.patient for each in self.participants):
+                    given_up = min(given_up, time.monotonic() + self.patience)
                 time.sleep(0.0005)
             else:
+                self.patience = min(self.patience, 0.2)  # they won't the next time, either
                 self.main.error = WouldBlockError(self._waiters(), "Nobody can go on")
                 return self.main
+
+    def _count(self, chosen: Participant | None, me: Participant | None) -> None:
+        """Count a change of turns, or of the time."""
+        if chosen is not me or chosen is None:
+            self._changes += 1
+            if self._changes > _MOST_CHANGES:
+                self._changes = 0
+                self.main.error = WouldBlockError(
+                    self._waiters(), f"There is no end, after {_MOST_CHANGES:,} changes of turns"
+                )
 
     def limit(self, when: float, limited: "Limited") -> None:
         """Have something stopped at a time, unless it has ended."""
@@ -299,9 +362,9 @@ class Simulation:
 
     def _others_may_help(self) -> bool:
         """Whether threads that take no part could let somebody go on."""
-        mine = {*self.threads, self._main_thread}
+        mine = {*self.threads, self.main.ident}
         return any(
-            thread.ident not in mine and not thread.name.startswith("poolkit-")
+            thread.ident not in mine and not thread.name.startswith(_OWN_THREADS)
             for thread in threading.enumerate()
         )
 
@@ -319,6 +382,11 @@ class Simulation:
         """Let time pass for the caller; others go on meanwhile."""
         self.switch(until, self.clock.monotonic() + seconds)
 
+    def draw(self) -> float:
+        """Return a number from 0 to 1: the same one for the same choices before it."""
+        made = len(self.choices.made)
+        return random.Random(made).random()
+
     def checkpoint(self) -> None:
         """Let others go on, or not."""
         self.switch(always)
@@ -335,16 +403,19 @@ class Simulation:
         self.open = False
         pools, self.pools = self.pools, []
         for pool in pools:
-            pool.cancel_rest()
-        for worker in [] if self.broken else self.workers:
+            pool.close_face()
+        for worker in self.workers:
             for _ in range(_MOST_ENDS):
-                if worker.ended:
+                if worker.ended or self.broken:
                     break
                 worker.error = Ended()
                 self.turn = worker
                 worker.wake()
-                self.main.sleep()
+                if not self.main.sleep(_LAST_WAIT):
+                    self.broken = True
         self.turn = self.main
+        for pool in pools:
+            pool.give_up_rest()
         COOPERATION.end()
         here.leave(self)
         if here.participant is self.main:
@@ -358,6 +429,18 @@ def _is_asleep(thread_id: int) -> bool:
     except OSError:
         return True
     return status.rpartition(")")[2].split()[0] in "SD"
+
+
+def forget_parent() -> None:
+    """In a forked child: there are no workers to take turns with."""
+    participant, here.participant = here.participant, None
+    if participant is not None and participant.simulation.open:
+        participant.simulation.open = False
+        COOPERATION.end()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget_parent)
 
 
 def current() -> Simulation | None:

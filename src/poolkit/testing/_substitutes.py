@@ -1,11 +1,13 @@
 """What `make_executor` returns while its kinds are overridden: see `poolkit.testing`."""
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Final
 
 from .. import _factory
+from .._errors import UnsupportedError
 from .._executor import PoolExecutor
 from .._inherit import INHERIT
 
@@ -24,13 +26,25 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 _OF_VIEWS: Final = ("max_pending", "when_full", "task_timeout", "retry")
 
 
-def substitute(override: Any, asked: Mapping[str, Any]) -> PoolExecutor:
+class _Making(threading.local):
+    """Whether the current thread is in a factory, which may make pools itself."""
+
+    now = False
+
+
+_making = _Making()
+
+
+def substitute(override: Any, kind: str, asked: Mapping[str, Any]) -> PoolExecutor:
     """Return a pool in place of the one that was asked for.
 
     Args:
         override: What to use: a kind, an executor, or what makes one.
+        kind: What was asked for.
         asked: The arguments that `make_executor` was given, all but the kind.
     """
+    if _making.now:
+        return _factory.make_as_asked(kind, **asked)
     given = {name: value for name, value in asked.items() if value != _DEFAULTS.get(name, value)}
     given |= {name: value for name, value in asked.items() if name not in _DEFAULTS}
     if isinstance(override, str):
@@ -51,12 +65,20 @@ def _of_kind(kind: str, given: dict[str, Any]) -> PoolExecutor:
 
 def _made(make: Callable[..., Executor], given: dict[str, Any]) -> PoolExecutor:
     taken = _taken(make, given)
-    pool: Any = make(**taken)
+    _making.now = True
+    try:
+        pool: Any = make(**taken)
+    finally:
+        _making.now = False
     rest = {name: value for name, value in given.items() if name not in taken}
     if not isinstance(pool, Executor):
         raise TypeError(f"the factory of override_executors returned {pool!r:.80}, no Executor")
     if not isinstance(pool, PoolExecutor):
         return _factory.adopt(pool, **_only(rest, (*_OF_VIEWS, "observers")))
+    if "observers" in rest:
+        raise UnsupportedError(
+            pool.kind, "observers of a pool that exists", "let the factory take observers, too"
+        )
     wanted = _only(rest, _OF_VIEWS)
     if not wanted:
         return pool

@@ -8,12 +8,13 @@ import attrs
 
 from .._backend import Batch
 from .._describe import describe_call
+from .._errors import TaskAbortedError
 from .._future import TaskFuture
 from .._public import public_in_testing as public
-from .._submission import Submission
 from .._task import CurrentTask
 from ..backends._run import LocalRun
 from ._clock import VirtualClock
+from ._errors import Ended
 from ._host import Host
 
 
@@ -61,16 +62,17 @@ class Numbers:
         return [self._task(batch, index) for index in reversed(batch.todo)]
 
     def _task(self, batch: Batch, index: int) -> PendingTask:
-        origin = batch.origin
-        item = index if origin is batch else batch.item
+        origin: Any = batch.origin
+        item = batch.item + index
         number = self._known.get((origin, item))
         if number is None:
             number, self._next = self._next, self._next + 1
             if batch.options.retry is not None:
                 self._known[origin, item] = number
-        future = origin.future if isinstance(origin, Submission) else None
-        args, kwargs = batch.items[index], batch.kwargs
-        return PendingTask(number, batch.fn, args, kwargs, batch.attempt, future, batch, index)
+        future: TaskFuture[Any] | None = getattr(origin, "future", None)
+        # As the user knows them; what runs may be something around it.
+        fn, args, kwargs = origin.fn, origin.items[item], origin.kwargs
+        return PendingTask(number, fn, args, kwargs, batch.attempt, future, batch, index)
 
 
 class VirtualTask(CurrentTask):
@@ -120,10 +122,26 @@ class VirtualRun(LocalRun):
         self.number = number
         self.start = self.clock()
         batch.running[number] = self
-        self._begun()
+        try:
+            self._begun()
+        except BaseException as error:  # the test's own mistake, or the end
+            if batch.running.pop(number, None) is not None:
+                batch.report_failed([number], self._judge(error, self.clock() - self.start))
+            del batch, error
+            return True
         goes_on = self._run_begun(batch, number, batch.context.copy())
         del batch  # see the end of what was called
         return goes_on
 
     def _begun(self) -> None:
         """Take note that the item runs."""
+
+    interrupt: KeyboardInterrupt | None = None
+    """Ctrl-C, if it has struck in there."""
+
+    def _judge(self, error: BaseException, duration: float) -> BaseException:
+        if isinstance(error, KeyboardInterrupt):
+            self.interrupt = error
+        if isinstance(error, Ended):
+            return TaskAbortedError(self.batch.describe(self.number))
+        return super()._judge(error, duration)
