@@ -107,6 +107,8 @@ class ThreadState(threading.local):
     """The pool whose results this thread reads, and so must not wait for."""
     hosted: ClassVar[bool] = False
     """Whether there are pools that run only while somebody waits for them, in any thread."""
+    patient = False
+    """Whether it waits for tasks that run by themselves, in real time."""
 
     def __init__(self) -> None:
         self.settling: list[Any] = []
@@ -240,8 +242,13 @@ def waiting_for(
     try:
         lent = slot is not None and slot.lend(_known_to(slot.backend, batches))
         try:
-            yield threads.hosted and _is_late(awaiting)
+            if threads.hosted:
+                threads.patient = not all(batch.backend.hosted for batch in batches)
+                yield _is_late(awaiting)
+            else:
+                yield False
         finally:
+            threads.patient = False
             if lent and slot is not None:
                 slot.reclaim()
     finally:

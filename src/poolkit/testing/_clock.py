@@ -11,6 +11,7 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self._now = _START
+        self._glances = 0
 
     @property
     def elapsed(self) -> float:
@@ -20,6 +21,14 @@ class VirtualClock:
     def monotonic(self) -> float:
         """Return the time, in seconds."""
         return self._now
+
+    def glance(self) -> float:
+        """Return the time, for code that waits in a loop until its time is *past*.
+
+        A bit later at each glance, as it is on a real clock.
+        """
+        self._glances += 1
+        return self._now + self._glances * 1e-9
 
     def advance_to(self, moment: float) -> None:
         """Let time pass until `moment`, unless it has."""

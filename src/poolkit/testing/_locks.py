@@ -23,6 +23,7 @@ from functools import lru_cache
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
+from .._task import threads
 from ._code import is_under_test
 from ._host import here, taking_part
 
@@ -80,7 +81,7 @@ def _now() -> float:
     participant = taking_part()
     if participant is None:
         return time.monotonic()
-    moment: float = participant.simulation.clock.monotonic()
+    moment: float = participant.simulation.clock.glance()
     return moment
 
 
@@ -140,7 +141,11 @@ def _join_in_turn(thread: threading.Thread, timeout: float | None = None) -> Non
     if participant is not None and thread is not threading.current_thread():
         simulation = participant.simulation
         end = math.inf if timeout is None else simulation.clock.monotonic() + timeout
-        simulation.switch(lambda: not thread.is_alive(), end)
+        was, threads.patient = threads.patient, True
+        try:
+            simulation.switch(lambda: not thread.is_alive(), end)
+        finally:
+            threads.patient = was
         timeout = None if timeout is None else 0
     _join(thread, timeout)
 

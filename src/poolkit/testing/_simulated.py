@@ -173,7 +173,7 @@ class SimulatedBackend(Backend):
         """Who owns it, once that has been made."""
         ThreadState.hosted = True
         simulation.pools.append(self)
-        simulation.joined = True
+        simulation.joined.append(self)
 
     # -- work -------------------------------------------------------------------------------
 
@@ -249,14 +249,9 @@ class SimulatedBackend(Backend):
             )
         if current() is not simulation:  # another thread: the test's will let it happen
             return False
-        me: Participant = here.participant
         timeout = awaiting.timeout
         end = math.inf if timeout is None else self.clock.monotonic() + timeout
-        me.patient = any(not batch.backend.hosted for batch in awaiting.batches)
-        try:
-            simulation.switch(awaiting.come, end)
-        finally:
-            me.patient = False
+        simulation.switch(awaiting.come, end)
         return not awaiting.come()
 
     def spin(self) -> None:
@@ -315,7 +310,8 @@ class SimulatedBackend(Backend):
         if face is not None:
             face._link.scopes[0].close()
         self.take_in()
-        for task in self.queue.waiting():
+        assigned = [worker.task for worker in self._workers if worker.task is not None]
+        for task in [*self.queue.waiting(), *assigned]:
             batch: Any = task._batch.origin
             batch.take_back()
 

@@ -125,7 +125,7 @@ class Participant:
         self.ended = False
         """Its thread wants no more turns."""
         self.patient = False
-        """It waits for somebody else's task, which will end some time."""
+        """It waits for somebody who takes no part and who will be done some time: in real time."""
         # Not a `threading.Lock`, which in a simulation is made to take turns itself.
         self._baton = _thread.allocate_lock()
         self._baton.acquire()
@@ -164,8 +164,8 @@ class Simulation:
         self.participants = [self.main]
         """Those that want turns, in the order of their numbers."""
         self.pools: list[Staffed] = []
-        self.joined = False
-        """Whether there ever was a pool."""
+        self.joined: list[Staffed] = []
+        """All the pools that there ever were."""
         self._deadlines: list[tuple[float, int, Limited]] = []  # a heap
         self.log: list[tuple[Any, str, str]] = []
         """What happened: with what task, and where."""
@@ -178,6 +178,7 @@ class Simulation:
         self.lines = 0
         """How many lines were switch points."""
         self._changes = 0
+        self._naps = 0
         self.main.ident = threading.get_ident()
         self.main.thread_id = threading.get_native_id()
         self.open = True
@@ -203,6 +204,7 @@ class Simulation:
         if self.broken:
             raise WouldBlockError([str(me.what)], "The simulation was given up before")
         me.ready, me.wake_at, me.frame = ready, wake_at, sys._getframe(1)
+        me.patient = threads.patient
         self._pass_on(me)
         me.ready, me.wake_at, me.frame = always, math.inf, None
         error, me.error = me.error, None
@@ -252,12 +254,13 @@ class Simulation:
 
     def _sleep_watchfully(self, me: Participant) -> None:
         """Wait for the turn, but not for somebody who keeps it for ever; and mind interrupts."""
-        seen = -1
+        seen = (-1, -1)
         try:
             while not me.sleep(_LOOK):
-                if seen == self._changes and _is_asleep(self.turn.thread_id):
+                now = self._changes, self._naps
+                if seen == now and _is_asleep(self.turn.thread_id):
                     break
-                seen = self._changes
+                seen = now
             else:
                 return
         except BaseException as interrupt:  # Ctrl-C, or what else a signal's handler raises
@@ -283,7 +286,7 @@ class Simulation:
             raise
 
     def _choose(self, me: Participant | None) -> Participant:
-        given_up = math.inf
+        given_up, patient_until = math.inf, time.monotonic() + self.patience
         while True:
             if not self.open:
                 return self.main
@@ -302,18 +305,26 @@ class Simulation:
                 return chosen
             moment = min((each.wake_at for each in self.participants), default=math.inf)
             moment = min(moment, self.room.next_due, self._next_deadline())
-            if moment < math.inf:
+            patient = any(each.patient for each in self.participants)
+            if patient and time.monotonic() < patient_until and self._others_may_help():
+                self._nap()
+            elif moment < math.inf:
                 self.clock.advance_to(moment)
                 self.room.release()
                 self._count(None, me)
             elif self._others_may_help() and time.monotonic() < given_up:
-                if not any(each.patient for each in self.participants):
+                if not patient:
                     given_up = min(given_up, time.monotonic() + self.patience)
-                time.sleep(0.0005)
+                self._nap()
             else:
                 self.patience = min(self.patience, 0.2)  # they won't the next time, either
                 self.main.error = WouldBlockError(self._waiters(), "Nobody can go on")
                 return self.main
+
+    def _nap(self) -> None:
+        """Give threads that take no part a moment of real time."""
+        self._naps += 1
+        time.sleep(0.0005)
 
     def _count(self, chosen: Participant | None, me: Participant | None) -> None:
         """Count a change of turns, or of the time."""
@@ -376,7 +387,7 @@ class Simulation:
     @property
     def over(self) -> bool:
         """Whether it had pools, and nothing will come of them any more."""
-        return self.joined and all(pool.over for pool in self.pools)
+        return bool(self.joined) and all(pool.over for pool in self.pools)
 
     def pause(self, seconds: float, until: Callable[[], bool]) -> None:
         """Let time pass for the caller; others go on meanwhile."""
@@ -401,8 +412,8 @@ class Simulation:
         if not self.open:
             return
         self.open = False
-        pools, self.pools = self.pools, []
-        for pool in pools:
+        self.pools.clear()
+        for pool in self.joined:
             pool.close_face()
         for worker in self.workers:
             for _ in range(_MOST_ENDS):
@@ -414,7 +425,7 @@ class Simulation:
                 if not self.main.sleep(_LAST_WAIT):
                     self.broken = True
         self.turn = self.main
-        for pool in pools:
+        for pool in self.joined:
             pool.give_up_rest()
         COOPERATION.end()
         here.leave(self)
@@ -436,6 +447,7 @@ def forget_parent() -> None:
     participant, here.participant = here.participant, None
     if participant is not None and participant.simulation.open:
         participant.simulation.open = False
+        here.leave(participant.simulation)
         COOPERATION.end()
 
 
