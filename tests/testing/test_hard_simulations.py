@@ -56,7 +56,8 @@ def test_a_task_that_blocks_for_real_ends_the_test_and_not_the_session() -> None
         futures: list[Any] = []
 
         def block() -> None:
-            older.acquire()
+            with older:
+                pass
 
         def test(pool: Any) -> None:
             futures.append(pool.submit(block))
@@ -89,7 +90,8 @@ def test_an_interrupt_while_the_test_waits() -> None:
 
     def interrupt_and_block() -> None:
         signal.pthread_kill(main, signal.SIGINT)
-        older.acquire()
+        with older:
+            pass
 
     with pytest.raises(KeyboardInterrupt):
         with SimulatedExecutor(1) as pool:

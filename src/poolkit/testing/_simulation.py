@@ -19,7 +19,6 @@ Invariants:
   order in which threads happen to run.
 """
 
-import _thread
 import contextlib
 import heapq
 import itertools
@@ -31,7 +30,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from .._task import threads
 from ._clock import VirtualClock
@@ -39,6 +38,7 @@ from ._code import place_of
 from ._errors import Ended, WouldBlockError
 from ._host import here, taking_part
 from ._locks import COOPERATION
+from ._participant import Limited, Participant, Staffed, always
 from ._room import VirtualRoom
 from ._schedule import Choices
 
@@ -62,90 +62,7 @@ _OWN_THREADS: Final = (
 )
 
 
-def always() -> bool:
-    """Stand for something that is true."""
-    return True
-
-
-class Staffed(Protocol):
-    """A pool of workers, as seen by the simulation."""
-
-    def staff(self) -> None:
-        """Give pending tasks to free workers."""
-        ...
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing will come of it any more."""
-        ...
-
-    def close_face(self) -> None:
-        """Take no more tasks, and cancel what has not started."""
-        ...
-
-    def give_up_rest(self) -> None:
-        """Let everything fail that has not ended."""
-        ...
-
-
-class Limited(Protocol):
-    """Something whose time may be over."""
-
-    @property
-    def runs(self) -> bool:
-        """Whether it has not ended."""
-        ...
-
-    def stop(self) -> None:
-        """Say that it is late."""
-        ...
-
-
 _order = itertools.count()
-
-
-class Participant:
-    """A thread that takes turns."""
-
-    def __init__(self, simulation: "Simulation", name: str) -> None:
-        self.simulation = simulation
-        self.name = name
-        self.number = -1
-        """Who comes first: the number of the task that it is busy with; the test is before all."""
-        self.place = len(simulation.workers)
-        self.ready: Callable[[], bool] = always
-        self.wake_at = math.inf
-        self.error: BaseException | None = None
-        """To be raised when it gets its turn."""
-        self.frame: Any = None
-        """Where it waits."""
-        self.ident = 0
-        """Its thread, as Python counts, and, following, as the system does."""
-        self.thread_id = 0
-        self.ended = False
-        """Its thread wants no more turns."""
-        self.patient = False
-        """It waits for somebody who takes no part and who will be done some time: in real time."""
-        # Not a `threading.Lock`, which in a simulation is made to take turns itself.
-        self._baton = _thread.allocate_lock()
-        self._baton.acquire()
-
-    @property
-    def what(self) -> Any:
-        """What it is busy with."""
-        return self.name
-
-    def wake(self) -> None:
-        """Let it have the turn."""
-        self._baton.release()
-
-    def sleep(self, seconds: float = -1) -> bool:
-        """Wait for the turn; say whether it came."""
-        return self._baton.acquire(True, seconds)
-
-    def can_go_on(self, now: float) -> bool:
-        """Whether it could make use of a turn."""
-        return self.error is not None or self.wake_at <= now or self.ready()
 
 
 class Simulation:
@@ -424,6 +341,12 @@ class Simulation:
                 worker.wake()
                 if not self.main.sleep(_LAST_WAIT):
                     self.broken = True
+        if self.broken:  # all but one wait for their turn; that one will find out by itself
+            for worker in self.workers:
+                if worker is not self.turn and not worker.ended:
+                    worker.error = Ended()
+                    with contextlib.suppress(RuntimeError):  # it was woken before
+                        worker.wake()
         self.turn = self.main
         for pool in self.joined:
             pool.give_up_rest()
