@@ -145,14 +145,19 @@ class Scope:
             self._pending -= places
             if self._sleepers:
                 self._changed.notify_all()
-            bells, self._bells = self._bells, []
-        for ring in bells:
-            ring()
+        if self._bells:
+            self._ring()
 
     def ring_when_changed(self, ring: Callable[[], object]) -> None:
         """Have something called once, when places are freed or the scope is closed."""
-        with self._lock:
+        with self._lock:  # not to a list that is just being rung through
             self._bells.append(ring)
+
+    def _ring(self) -> None:
+        with self._lock:
+            bells, self._bells = self._bells, []
+        for ring in bells:
+            ring()
 
     def forget(self, batch: Booked) -> None:
         """Strike a batch off: all its items are settled, and their callbacks have run."""
@@ -166,9 +171,7 @@ class Scope:
         with self._lock:
             self._closed = True
             self._changed.notify_all()
-            bells, self._bells = self._bells, []
-        for ring in bells:
-            ring()
+        self._ring()
 
     def abandon(self) -> None:
         """Close for good, in a forked child, where whoever held the lock does not exist."""
