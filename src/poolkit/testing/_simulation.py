@@ -122,8 +122,10 @@ class Simulation:
             raise WouldBlockError([str(me.what)], "The simulation was given up before")
         me.ready, me.wake_at, me.frame = ready, wake_at, sys._getframe(1)
         me.patient = threads.patient
-        self._pass_on(me)
-        me.ready, me.wake_at, me.frame = always, math.inf, None
+        try:
+            self._pass_on(me)
+        finally:
+            me.ready, me.wake_at, me.frame = always, math.inf, None
         error, me.error = me.error, None
         if error is not None:
             raise error
