@@ -101,6 +101,7 @@ main()
 def test_ctrl_c_at_the_end_of_a_block_cancels_what_is_pending() -> None:
     script = """\
 import os, signal, threading, poolkit
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 def interrupt():
     started.wait()
     submitted.wait()

@@ -83,7 +83,10 @@ def test_a_task_that_blocks_for_real_ends_the_test_and_not_the_session() -> None
         older.acquire()
 
 
-def test_an_interrupt_while_the_test_waits() -> None:
+def test_an_interrupt_while_the_test_waits(request: pytest.FixtureRequest) -> None:
+    # Where pytest runs as a job in the background, the signal is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     older = threading.Lock()
     older.acquire()
     main = threading.get_ident()
