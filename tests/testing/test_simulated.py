@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import poolkit
@@ -92,6 +92,7 @@ def test_what_was_chosen_can_be_chosen_again() -> None:
     assert replayed.schedule == pool.schedule
 
 
+@settings(deadline=None)
 @given(schedule=schedules())
 def test_any_schedule_is_one(schedule: Schedule) -> None:
     assert sorted(order_of(schedule)) == [0, 1, 2, 3]
@@ -123,6 +124,7 @@ def test_the_log_tells_what_happened() -> None:
     assert pool.log[:3] == ("pow(2, 3) begins", "pow(2, 3) ends", "checkpoint() begins")
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), items=st.lists(st.integers(), max_size=30), size=st.data())
 def test_verbs_are_as_the_built_in_map(seed: int, items: list[int], size: st.DataObject) -> None:
     chunksize: Any = size.draw(st.sampled_from(["auto", 1, 3]))
