@@ -311,9 +311,8 @@ def test_hypothesis_shrinks_schedules() -> None:
         return account.balance < 5
 
     phases = [Phase.generate, Phase.shrink]
-    smallest = find(
-        schedules(), fails, settings=settings(phases=phases, database=None, max_examples=500)
-    )
+    quiet = settings(phases=phases, database=None, max_examples=500, deadline=None)
+    smallest = find(schedules(), fails, settings=quiet)
     assert len(str(smallest).split()) == 1
 
 
