@@ -1,100 +1,39 @@
 """Tasks for the tests: importable, so that workers of every kind find them."""
 
 import os
-import pickle
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import attrs
 
 import poolkit
-
-
-def square(x: int) -> int:
-    return x * x
-
-
-def add(a: int, b: int = 0) -> int:
-    return a + b
-
-
-def keywords(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return args, kwargs
-
-
-def fail(x: object) -> NoReturn:
-    raise KeyError(x)
-
-
-def fail_on_multiples_of_three(x: int) -> int:
-    if x % 3 == 0:
-        raise ValueError(x)
-    return x
-
-
-def exit_with(code: int) -> NoReturn:
-    raise SystemExit(code)
-
-
-def interrupt() -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def stop_iteration(x: object) -> NoReturn:
-    raise StopIteration(x)
-
-
-def returned_error(x: object) -> ValueError:
-    return ValueError(x)
-
-
-def total(items: Sequence[int]) -> int:
-    return sum(items)
-
-
-def unpicklable(_x: object = None) -> Any:
-    return threading.Lock()
+from poolkit.testing._contract_tasks import LoadsBadlyError as LoadsBadlyError
+from poolkit.testing._contract_tasks import Unloadable as Unloadable
+from poolkit.testing._contract_tasks import add as add
+from poolkit.testing._contract_tasks import count_call as count_call
+from poolkit.testing._contract_tasks import exit_with as exit_with
+from poolkit.testing._contract_tasks import fail as fail
+from poolkit.testing._contract_tasks import fail_badly as fail_badly
+from poolkit.testing._contract_tasks import fail_first as fail_first
+from poolkit.testing._contract_tasks import (
+    fail_on_multiples_of_three as fail_on_multiples_of_three,
+)
+from poolkit.testing._contract_tasks import interrupt as interrupt
+from poolkit.testing._contract_tasks import keywords as keywords
+from poolkit.testing._contract_tasks import returned_error as returned_error
+from poolkit.testing._contract_tasks import spin as spin
+from poolkit.testing._contract_tasks import square as square
+from poolkit.testing._contract_tasks import stop_iteration as stop_iteration
+from poolkit.testing._contract_tasks import total as total
+from poolkit.testing._contract_tasks import unloadable as unloadable
+from poolkit.testing._contract_tasks import unpicklable as unpicklable
 
 
 def worker_id(_x: object = None) -> tuple[int, int]:
     return os.getpid(), threading.get_ident()
-
-
-def spin(seconds: float) -> float:
-    """Hold a CPU, and the interpreter, for a while."""
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        pass
-    return seconds
-
-
-class LoadsBadly(Exception):
-    """An error that pickles and does not unpickle."""
-
-    def __init__(self, a: int, b: int) -> None:
-        super().__init__(f"{a}, {b}")
-
-
-def fail_badly() -> NoReturn:
-    raise LoadsBadly(1, 2)
-
-
-class Unloadable:
-    """A value that pickles and does not unpickle."""
-
-    def __reduce__(self) -> Any:
-        return _refuse, ()
-
-
-def _refuse() -> NoReturn:
-    raise pickle.UnpicklingError("not here")
-
-
-def unloadable() -> Unloadable:
-    return Unloadable()
 
 
 class Meter:
@@ -167,25 +106,6 @@ class GateKeeper:
             os.close(self._opened)
 
 
-def attempts_so_far(folder: Path, name: object) -> int:
-    """Count a call by a file each, in whatever process it runs; return how many came before."""
-    for number in range(10_000):
-        try:
-            (folder / f"{name}-{number}").touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        return number
-    raise AssertionError("too many attempts")
-
-
-def fail_first(folder: Path, failures: int, name: object = "task") -> tuple[object, int]:
-    """Fail so many times, then return the name and which call this is."""
-    before = attempts_so_far(folder, name)
-    if before < failures:
-        raise ConnectionError(f"{name} is not ready")
-    return name, before + 1
-
-
 def attempt_after(folder: Path, failures: int) -> int:
     """Fail so many times, then return what poolkit says which attempt this is."""
     fail_first(folder, failures)
@@ -194,14 +114,14 @@ def attempt_after(folder: Path, failures: int) -> int:
 
 def die_first(folder: Path, deaths: int) -> int:
     """Kill the worker so many times; then return which attempt this is."""
-    if attempts_so_far(folder, "task") < deaths:
+    if count_call(folder, "task") < deaths:
         os._exit(1)
     return poolkit.current_task().attempt
 
 
 def hang_first(folder: Path, times: int) -> int:
     """Take too long so many times; then return which attempt this is."""
-    if attempts_so_far(folder, "task") < times:
+    if count_call(folder, "task") < times:
         poolkit.current_task().wait(60)
         time.sleep(0.01 if poolkit.current_task().cancelled else 60)
     return poolkit.current_task().attempt
@@ -231,7 +151,7 @@ def total_without_three(items: Sequence[int]) -> int:
 
 def fail_so_often(folder: Path, failures: int, seconds: float, name: int) -> int:
     """Work for some time, fail so many times, and then return the name."""
-    before = attempts_so_far(folder, name)
+    before = count_call(folder, name)
     spin(seconds)
     if before < failures:
         raise ConnectionError(name)

@@ -184,20 +184,20 @@ def test_a_hung_task_can_be_aborted(kind: str) -> None:
 def test_a_spoilt_result_is_of_a_call_that_was_made(kind: str, tmp_path: Any) -> None:
     plan = FaultPlan().unpicklable_result(task=0)
     with workers_of(kind) as workers, plan.around(workers) as pool:
-        error = pool.submit(tasks.attempts_so_far, tmp_path, "call").exception()
+        error = pool.submit(tasks.count_call, tmp_path, "call").exception()
         assert isinstance(error, TaskSerializationError)
         assert error.what == "the result 0"
         assert "FaultPlan" in error.reason
-        assert pool.submit(tasks.attempts_so_far, tmp_path, "call").result() == 1
+        assert pool.submit(tasks.count_call, tmp_path, "call").result() == 1
 
 
 def test_an_error_that_can_not_travel_arrives_as_it_would() -> None:
-    plan = FaultPlan().fail(tasks.LoadsBadly(1, 2), task=0)
+    plan = FaultPlan().fail(tasks.LoadsBadlyError(1, 2), task=0)
     with plan.around("process", 1) as pool:
         assert isinstance(pool.submit(square, 1).exception(), RemoteTaskError)
-    plan = FaultPlan().fail(tasks.LoadsBadly(1, 2), task=0)
+    plan = FaultPlan().fail(tasks.LoadsBadlyError(1, 2), task=0)
     with plan.around("inline") as pool:
-        assert isinstance(pool.submit(square, 1).exception(), tasks.LoadsBadly)
+        assert isinstance(pool.submit(square, 1).exception(), tasks.LoadsBadlyError)
 
 
 def test_each_task_has_an_error_of_its_own() -> None:

@@ -28,6 +28,16 @@ from ._code import is_under_test
 from ._host import here, taking_part
 
 
+def _take_in_turn(simulation: Any, lock: Any, is_free: Callable[[], bool], timeout: float) -> bool:
+    """Take a lock of the system, and give the turn away while somebody else has it."""
+    end = math.inf if timeout < 0 else simulation.clock.monotonic() + timeout
+    while not lock.acquire(False):
+        if simulation.clock.monotonic() >= end:
+            return False
+        simulation.switch(is_free, end)
+    return True
+
+
 class TurnLock:
     """A lock as `threading.Lock` makes them, for participants and for other threads.
 
@@ -46,13 +56,9 @@ class TurnLock:
         if participant is None:
             taken: bool = self._lock.acquire(blocking, timeout)
             return taken
-        simulation = participant.simulation
-        end = math.inf if timeout < 0 else simulation.clock.monotonic() + timeout
-        while not self._lock.acquire(False):
-            if simulation.clock.monotonic() >= end:
-                return False
-            simulation.switch(lambda: not self._lock.locked(), end)
-        return True
+        return _take_in_turn(
+            participant.simulation, self._lock, lambda: not self._lock.locked(), timeout
+        )
 
     def release(self) -> None:
         """Give it back; any thread may."""
@@ -98,12 +104,9 @@ class TurnRLock:
         if participant is None:
             taken: bool = self._lock.acquire(blocking, timeout)
         else:
-            simulation = participant.simulation
-            end = math.inf if timeout < 0 else simulation.clock.monotonic() + timeout
-            while not (taken := self._lock.acquire(False)):
-                if simulation.clock.monotonic() >= end:
-                    return False
-                simulation.switch(lambda: not self._depth, end)
+            taken = _take_in_turn(
+                participant.simulation, self._lock, lambda: not self._depth, timeout
+            )
         self._depth += taken
         return taken
 

@@ -87,6 +87,12 @@ class Participant:
         """Wait for the turn; say whether it came."""
         return self._baton.acquire(True, seconds)
 
+    def raise_error(self) -> None:
+        """Raise what was to be raised in it, if anything."""
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
     def can_go_on(self, now: float) -> bool:
         """Whether it could make use of a turn."""
         return self.error is not None or self.wake_at <= now or self.ready()

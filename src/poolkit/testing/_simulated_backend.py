@@ -70,7 +70,6 @@ class _Worker(Participant):
 
     def _main(self) -> None:
         self.ident, self.thread_id = threading.get_ident(), threading.get_native_id()
-        self.simulation.threads.add(self.ident)
         self.sleep()
         here.participant = self
         here.enter(self.simulation)
@@ -84,7 +83,6 @@ class _Worker(Participant):
                 if self.lost:
                     break
                 self.simulation.dismiss()
-        self.simulation.threads.discard(self.ident)
         self.simulation.resign()
 
     def _run(self, task: PendingTask) -> None:

@@ -86,8 +86,6 @@ class Simulation:
         self._deadlines: list[tuple[float, int, Limited]] = []  # a heap
         self.log: list[tuple[Any, str, str]] = []
         """What happened: with what task, and where."""
-        self.threads: set[int] = set()
-        """Identities of the workers' threads."""
         self.broken = False
         """Somebody has kept the turn; there is no telling any more who runs."""
         self.patience = PATIENCE
@@ -126,18 +124,14 @@ class Simulation:
             self._pass_on(me)
         finally:
             me.ready, me.wake_at, me.frame = always, math.inf, None
-        error, me.error = me.error, None
-        if error is not None:
-            raise error
+        me.raise_error()
 
     def dismiss(self) -> None:
         """Give the turn away until there is another task for the caller, a worker."""
         me: Participant = here.participant
         self.participants.remove(me)
         self._pass_on(me, stays=False)
-        error, me.error = me.error, None
-        if error is not None:
-            raise error
+        me.raise_error()
 
     def resign(self) -> None:
         """Give the turn away for good."""
@@ -292,9 +286,8 @@ class Simulation:
 
     def _others_may_help(self) -> bool:
         """Whether threads that take no part could let somebody go on."""
-        mine = {*self.threads, self.main.ident}
         return any(
-            thread.ident not in mine and not thread.name.startswith(_OWN_THREADS)
+            thread.ident != self.main.ident and not thread.name.startswith(_OWN_THREADS)
             for thread in threading.enumerate()
         )
 
