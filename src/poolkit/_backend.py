@@ -201,6 +201,9 @@ class Backend(Protocol):
     capabilities: Capabilities
     clock: Clock = SYSTEM_CLOCK
     """The time in which its tasks run."""
+    chunk_seconds: float = 0.002
+    """How long a chunk of a verb's input should run, if nobody says how many items it has: a
+    thousand times what sending it costs, and short enough that nobody waits for its neighbours."""
     hosted: bool = False
     """Whether its tasks run only while somebody waits for them, or has them run; see `attend`."""
     waiting_room: Any = None

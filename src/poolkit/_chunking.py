@@ -9,9 +9,6 @@ from ._records import seconds_of
 if TYPE_CHECKING:
     from ._records import Record
 
-# A chunk should run about this long, in seconds: a thousand times what sending it costs, and
-# short enough that nobody waits for its neighbours.
-TARGET: Final = 0.002
 # More would make the first result of a chunk late without making the rest cheaper.
 MOST: Final = 1024
 # What is kept of the weight of earlier items with each report.
@@ -41,14 +38,19 @@ class FixedChunks:
 
 
 class TimedChunks:
-    """Chunks that run for about `TARGET`, judged by what the items so far took.
+    """Chunks that run for about a given time, judged by what the items so far took.
 
     It starts at one and at most doubles at each observation, so that a few quick items can't
     lead to a chunk of many slow ones.
+
+    Args:
+        target: Seconds that a chunk should run.
+        most: The most items of a chunk.
     """
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, target: float, most: int = MOST) -> None:
         self.size = 1
+        self._target = target
         self._most = most
         # Of what came back, less and less of it as it gets older.
         self._seconds = 0.0
@@ -62,13 +64,26 @@ class TimedChunks:
         self._seconds = MEMORY * self._seconds + seconds_of(records)
         self._items = MEMORY * self._items + len(records)
         mean = self._seconds / self._items
-        fitting = TARGET / mean if mean > TARGET / self._most else self._most
+        target, most = self._target, self._most
+        fitting = target / mean if mean > target / most else most
         self.size = max(1, min(int(fitting), 2 * self.size))
 
 
-def make_chunking(chunksize: Chunksize, most: int | None = None) -> Chunking:
-    """Return what the ``chunksize`` argument of a verb asks for, in chunks of at most ``most``."""
+def check_chunksize(chunksize: Chunksize) -> None:
+    """Check the ``chunksize`` argument of a verb."""
+    if chunksize != "auto":
+        check_positive_int('chunksize (if not "auto")', chunksize)
+
+
+def make_chunking(chunksize: Chunksize, target: float, most: int | None = None) -> Chunking:
+    """Return what the ``chunksize`` argument of a verb asks for.
+
+    Args:
+        chunksize: The argument.
+        target: Seconds that a chunk should run, if its size is ours to find.
+        most: The most items of a chunk; None for no limit but ours.
+    """
+    check_chunksize(chunksize)
     if chunksize == "auto":
-        return TimedChunks(MOST if most is None else min(MOST, most))
-    size = check_positive_int('chunksize (if not "auto")', chunksize)
-    return FixedChunks(size if most is None else min(size, most))
+        return TimedChunks(target, MOST if most is None else min(MOST, most))
+    return FixedChunks(chunksize if most is None else min(chunksize, most))

@@ -98,22 +98,27 @@ class WorkerCrashedError(PoolkitError, BrokenExecutor):
 
     Attributes:
         task: The call, shortened, for people.
-        pid: The process that has ended.
+        pid: The process that has ended, on its machine; None if a cluster did not say.
         exit_code: As ``multiprocessing.Process.exitcode``: minus the signal's number if a signal
             killed it; None if nobody could tell.
+        worker: Where else to look for it, in a cluster; None on this machine.
     """
 
-    def __init__(self, task: str, pid: int, exit_code: int | None) -> None:
+    def __init__(
+        self, task: str, pid: int | None, exit_code: int | None, worker: str | None = None
+    ) -> None:
         self.task = task
         self.pid = pid
         self.exit_code = exit_code
+        self.worker = worker
         if exit_code is None:
             how = "ended, nobody knows how"
         elif self.signal_name is not None:
             how = f"was killed by {self.signal_name}"
         else:
             how = f"exited with code {exit_code}"
-        super().__init__(f"{task} did not finish: its worker (process {pid}) {how}")
+        who = worker or ("of unknown name" if pid is None else f"process {pid}")
+        super().__init__(f"{task} did not finish: its worker ({who}) {how}")
 
     @property
     def signal_name(self) -> str | None:

@@ -258,7 +258,9 @@ class PoolExecutor(Executor):
         window = self._window(
             fn,
             zip(*iterables, strict=False),
-            chunking=make_chunking(chunksize, most=self._link.most),
+            chunking=make_chunking(
+                chunksize, self._link.backend.chunk_seconds, most=self._link.most
+            ),
             ordered=True,
             bound=bound,
             as_submits=True,

@@ -313,8 +313,26 @@ def _process(
     )
 
 
+def _dask(
+    name: str,
+    max_workers: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    *,
+    address: str | None = None,
+    client: Any = None,
+) -> "Backend":
+    from .backends._remote import RemoteBackend
+    from .backends.dask import DaskEngine
+
+    if address is not None and client is not None:
+        raise ValueError("give address or client, not both")
+    engine = DaskEngine(name, address, client, max_workers)
+    return RemoteBackend(name, engine, max_workers, initializer, initargs)
+
+
 _BUILTIN: Final["Mapping[str, Callable[..., Backend]]"] = MappingProxyType(
-    {"thread": _thread, "process": _process, "inline": _inline}
+    {"thread": _thread, "process": _process, "inline": _inline, "dask": _dask}
 )
 
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from ._checks import check_callable, check_positive_int, check_seconds
-from ._chunking import Chunksize, make_chunking
+from ._chunking import Chunksize, check_chunksize, make_chunking
 from ._describe import function_name
 from ._factory import pool_for
 from ._inherit import INHERIT, Inherit, Seconds
@@ -229,7 +229,7 @@ def open_window(
         begin: Whether to set the workers to work at once.
     """
     check_callable("fn", fn)
-    chunking = make_chunking(chunksize)
+    check_chunksize(chunksize)
     bound = None if max_pending is None else check_positive_int("max_pending", max_pending)
     timeout = check_seconds("timeout", timeout, allow_zero=True)
     bar = open_progress(progress, function_name(fn), length)
@@ -241,7 +241,7 @@ def open_window(
             task_timeout=task_timeout,
             retry=retry,
             at_most_once=at_most_once,
-            chunking=chunking,
+            chunking=make_chunking(chunksize, pool._link.backend.chunk_seconds),
             ordered=ordered,
             bound=bound,
             length=length,

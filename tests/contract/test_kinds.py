@@ -2,13 +2,17 @@
 
 import concurrent.futures
 import multiprocessing
+from collections.abc import Iterator
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, ClassVar
 
 import loky
+import pytest
 
 from poolkit import make_executor
 from poolkit.testing import ExecutorContract, ManualExecutor, SimulatedExecutor
+
+from ..clusters.start import dask_cluster, needs
 
 
 class TestInline(ExecutorContract):
@@ -61,6 +65,26 @@ class TestSimulated(ExecutorContract):
 
     def make_executor(self, **options: Any) -> Executor:
         return SimulatedExecutor(7, 2, **options)
+
+
+@needs("distributed")
+class TestDask(ExecutorContract):
+    """A cluster on loopback that the pools join, as starting one for each test would take long."""
+
+    pickles = True
+    limits_tasks = True
+    stops_tasks = True
+    share = True
+    address: ClassVar[str]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _cluster(cls) -> Iterator[None]:
+        with dask_cluster(workers=2) as cls.address:
+            yield
+
+    def make_executor(self, **options: Any) -> Executor:
+        return make_executor("dask", address=self.address, **options)
 
 
 class TestStdlibThread(ExecutorContract):

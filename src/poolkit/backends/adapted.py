@@ -29,9 +29,12 @@ from typing import Any
 from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from .._cpu import available_cpus
 from .._errors import PoolBrokenError, PoolShutdownError, TaskSerializationError
-from .._task import threads
+from .._task import Run, threads
+from ._call import RemoteCall
+from ._packing import unpack
+from ._remote_worker import call_one
 from ._run import MAX_NESTED, make_run, running_items, surrender
-from ._serialization import dump_error, dump_result, dump_task, load_error, load_result
+from ._serialization import dump_task
 from ._tracebacks import without_our_frame
 
 # How an item ended in another pool: number, value, error, start, duration, worker.
@@ -101,35 +104,11 @@ def _run_items(
     return endings
 
 
-def _run_packed(fn_and_kwargs: bytes, items: Sequence[tuple[int, bytes]]) -> list[Ending]:
+def _run_packed(call: bytes, items: Sequence[tuple[int, bytes]]) -> list[Ending]:
     """Run a batch in a worker of a process pool: pickled pieces in, pickled pieces out."""
-    endings: list[Ending] = []
     worker = f"process {os.getpid()}"
-    for number, packed in items:
-        start = time.monotonic()
-        value, error = None, None
-        try:
-            fn, kwargs = pickle.loads(fn_and_kwargs)
-            args = pickle.loads(packed)
-            start = time.monotonic()
-            result = fn(*args, **kwargs)
-            duration = time.monotonic() - start
-            value = dump_result(result)
-        except BaseException as caught:
-            duration = time.monotonic() - start
-            error = dump_error(without_our_frame(caught))
-        endings.append((number, value, error, start, duration, worker))
-    return endings
-
-
-def _unpack(ending: Ending) -> Record:
-    number, value, error, start, duration, worker = ending
-    if error is not None:
-        return Record(number, None, load_error(error), start, duration, worker)
-    try:
-        return Record(number, load_result(value), None, start, duration, worker)
-    except TaskSerializationError as failure:
-        return Record(number, None, failure, start, duration, worker)
+    run = Run(RemoteCall(None, 1))
+    return [(*call_one(call, number, packed, run), worker) for number, packed in items]
 
 
 class AdaptedBackend(Backend):
@@ -215,8 +194,10 @@ class AdaptedBackend(Backend):
         endings: list[Ending] = future.result()
         if not endings:  # it was taken back before it was sent
             return
-        unpack = _unpack if self._packed else Record._make
-        batch.report([unpack(ending) for ending in endings])
+        if self._packed:
+            batch.report([unpack(ending[:5], ending[5]) for ending in endings])
+        else:
+            batch.report([Record._make(ending) for ending in endings])
 
     def withdraw(self, batch: Batch) -> list[int]:
         if self._shared:

@@ -53,6 +53,7 @@ class FaultyBackend(Backend):
         self.max_workers = behind.max_workers
         self.capabilities = can = behind.capabilities
         self.clock = behind.clock
+        self.chunk_seconds = behind.chunk_seconds
         self.hosted = behind.hosted
         self.waiting_room = behind.waiting_room
         self.shares_threads = not (can.serializes or can.runs_in_caller)

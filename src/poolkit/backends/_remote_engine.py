@@ -1,0 +1,90 @@
+"""What a kind of cluster has to implement, and what it is given to tell how its parcels go."""
+
+import queue
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from .._backend import Batch, Capabilities
+from ._remote_worker import Message, Parcel
+
+
+class Listener(Protocol):
+    """Is told of one parcel. Any thread may call it; it never blocks, and never raises."""
+
+    def heard(self, message: Message) -> None:
+        """Take what `run_parcel` has yielded; in order."""
+        ...
+
+    def finished(self) -> None:
+        """Take note that the parcel has ended, after all that was heard."""
+        ...
+
+    def lost(self, error: BaseException, *, died: bool, worker: str | None = None) -> None:
+        """Take note that the parcel will not end.
+
+        Args:
+            error: Why.
+            died: Whether its worker did; else, the cluster refuses it.
+            worker: What the cluster calls the worker, if it tells.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """A cluster, as its clients see it. Any thread may call it."""
+
+    slots: int
+    """How many tasks it runs at once."""
+    capabilities: Capabilities
+
+    def send(self, parcel: Parcel, listener: Listener) -> Any:
+        """Have a worker run a parcel, some time. Returns at once.
+
+        Returns:
+            What `give_up` and `revoke` are to be given.
+        """
+        ...
+
+    def give_up(self, handle: Any) -> None:
+        """Stop a parcel by whatever means there are. Its listener need not be told any more."""
+        ...
+
+    def begun(self, handles: Sequence[Any]) -> Sequence[bool]:
+        """Ask which parcels have begun, of those that were not heard to."""
+        ...
+
+    def revoke(self, handles: Sequence[Any]) -> Sequence[bool]:
+        """Take parcels back that no worker has begun; say of each whether it never will be.
+
+        Those are given up next.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything; all parcels have ended."""
+        ...
+
+
+class Sent:
+    """A parcel under way; its `Listener`. The backend's lock guards its fields."""
+
+    def __init__(self, inbox: "queue.SimpleQueue[Any]", batch: Batch, numbers: list[int]) -> None:
+        self._inbox = inbox
+        self.batch = batch
+        self.left = dict.fromkeys(numbers)
+        """Items whose end has not been heard of."""
+        self.number: int | None = None
+        """The item that it was last heard to begin."""
+        self.start = 0.0
+        self.worker = ""
+        self.pid: int | None = None
+        self.handle: Any = None
+
+    def heard(self, message: Message) -> None:
+        self._inbox.put((self, message))
+
+    def finished(self) -> None:
+        self._inbox.put((self, ("finished",)))
+
+    def lost(self, error: BaseException, *, died: bool, worker: str | None = None) -> None:
+        self._inbox.put((self, ("lost", error, died, worker)))
