@@ -1,5 +1,6 @@
 """``python -m poolkit doctor``."""
 
+import importlib.util
 import subprocess
 import sys
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 
 from poolkit import __main__ as program
 from poolkit import available_cpus
+
+from .clusters.start import needs
 
 
 def test_it_tells_what_there_is() -> None:
@@ -40,6 +43,26 @@ def test_a_kind_that_can_not_be_made_is_told(
     monkeypatch.setattr(program, "make_executor", refuse)
     program.main(["doctor"])
     assert "process: can't be made here: OSError: no shared memory" in capsys.readouterr().out
+
+
+@needs("distributed")
+@needs("sample_kind")
+def test_clusters_and_installed_kinds(capsys: pytest.CaptureFixture[str]) -> None:
+    """Clusters are described without starting one."""
+    program.main(["doctor"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "dask" in shown
+    assert "goes on in its thread" in shown
+    assert "poolkit-sample-kind (sample_kind:make_crew)" in shown
+
+
+def test_a_cluster_whose_package_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    program.main(["doctor"])
+    assert "dask: needs distributed, which is not installed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [[], ["docter"], ["doctor", "--now"]], ids=str)

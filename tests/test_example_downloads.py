@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from .clusters.start import needs
+
 PROGRAM = Path(__file__).parent.parent / "examples" / "downloads.py"
 SHORT = b"a page that ends one byte early"
 LIMIT = 60  # seconds, for a program that needs about five; reached only if it hangs
@@ -172,6 +174,20 @@ def test_serves_itself_and_ends_well(run):
     port = urlsplit(finished.failures[0][1]).port
     with socket.socket() as client:
         assert client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize("kind", ["process", pytest.param("dask", marks=needs("distributed"))])
+def test_another_kind_gives_the_same_table(run, kind):
+    finished = run("--kind", kind)
+
+    assert finished.code == 0, finished.out + finished.err
+    (a, b, c, d) = finished.table
+    assert [a[:2], b[:2]] == [["(a) as completed", kind], ["(b) in order", kind]]
+    assert a[2:4] == ["5", c[3]]
+    assert (b[3], d[3]) == ("20", c[3])
+    assert "failed: 3" in finished.out
+    assert "Traceback" not in finished.err
+    assert_nothing_left(finished)
 
 
 def test_list_of_urls_all_good(run, url_file, tmp_path):

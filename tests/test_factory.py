@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from poolkit import (
     UnsupportedError,
     _factory,
     make_executor,
+    map_ordered,
     map_outcomes,
     map_unordered,
     register_executor,
@@ -525,6 +527,21 @@ def test_an_installed_kind(install: Callable[[str], None]) -> None:
         assert name == "installed_0"
     with pytest.raises(ValueError, match="Did you mean 'cluster'"):
         make_executor("clutser")
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14) and find_spec("sample_kind") is None,
+    reason="the sample is not installed",
+)
+def test_a_kind_from_an_installed_package() -> None:
+    """The package is in tests/sample_kind; it is installed with what the tests need."""
+    with make_executor("crew", 3, captain="ahab", max_pending=10) as pool:
+        assert (pool.kind, pool.max_workers) == ("crew", 3)
+        assert pool.submit(lambda: threading.current_thread().name).result().startswith("ahab-")
+        assert list(map_ordered(pool, abs, range(-5, 0))) == [5, 4, 3, 2, 1]
+    assert not [t for t in threading.enumerate() if t.name.startswith("ahab")]
+    with pytest.raises(TypeError, match="skipper"):
+        make_executor("crew", skipper="ahab")
 
 
 def test_registering_goes_before_installing(install: Callable[[str], None]) -> None:

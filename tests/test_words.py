@@ -57,7 +57,7 @@ ERRORS: list[tuple[PoolkitError, type[BaseException], dict[str, Any], str]] = [
     (
         poolkit.WorkerCrashedError("f(1)", 4711, -9),
         concurrent.futures.BrokenExecutor,
-        {"task": "f(1)", "pid": 4711, "exit_code": -9},
+        {"task": "f(1)", "pid": 4711, "exit_code": -9, "worker": None},
         "f(1) did not finish: its worker (process 4711) was killed by SIGKILL",
     ),
     (

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.metadata
+import importlib.util
 import multiprocessing
 import os
 import platform
@@ -17,8 +18,11 @@ _EXTRAS: Final = (
     ("cloudpickle", "cloudpickle", "lambdas and closures on processes"),
     ("progress", "tqdm", "progress=True"),
     ("progress", "rich", 'progress="rich", and this table'),
+    ("dask", "distributed", 'the "dask" kind'),
+    ("ray", "ray", 'the "ray" kind'),
 )
-_KINDS: Final = ("inline", "thread", "process")
+_KINDS: Final = ("inline", "thread", "interpreter", "process")
+_CLUSTERS: Final = (("dask", "distributed", "DaskEngine"), ("ray", "ray", "RayEngine"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +81,12 @@ def _kinds() -> Iterator[tuple[str, str]]:
                 yield kind, _lacks(pool.capabilities)
         except Exception as error:  # whatever it is, it is what the reader wants to know
             yield kind, f"can't be made here: {type(error).__name__}: {error}"
+    for kind, package, engine in _CLUSTERS:  # to make one would start a cluster
+        if importlib.util.find_spec(package) is None:
+            yield kind, f"needs {package}, which is not installed"
+        else:
+            module = importlib.import_module(f"poolkit.backends.{kind}")
+            yield kind, _lacks(getattr(module, engine).capabilities)
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         package = point.dist.name if point.dist is not None else "an unknown package"
         yield point.name, f"from {package} ({point.value})"
@@ -89,11 +99,15 @@ def _lacks(capabilities: Capabilities) -> str:
         *(["functions and data have to be pickled"] if capabilities.serializes else []),
         {
             "hard": "",
-            "soft": "a task past its limit fails on time, but goes on in its thread",
+            "soft": "",
             "after": "limits are looked at when a task has ended",
             "none": "no limits for tasks",
         }[capabilities.deadlines],
-        *(["running tasks can't be stopped"] if capabilities.stops is None else []),
+        {
+            "killed": "",
+            "abandoned": "a task past its limit fails on time, but goes on in its thread",
+            None: "running tasks can't be stopped",
+        }[capabilities.stops],
     ]
     return "; ".join(filter(None, lacks)) or "nothing to note"
 

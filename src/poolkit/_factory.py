@@ -91,12 +91,14 @@ def make_executor(
     """Make an executor of the kind that ``kind`` names: change the word, keep the code.
 
     Args:
-        kind: ``"thread"``, ``"process"`` or ``"inline"`` (in the caller, at once); ``"io"`` and
-            ``"cpu"``, which mean thread and process; a name from `register_executor` or from an
-            installed package; or any ``concurrent.futures.Executor``, which is adapted and not
-            owned: shutting down then waits for the tasks given to it here, and leaves it open.
-        max_workers: How many tasks run at once; by default `available_cpus` for processes, and
-            four more, up to 32, for threads.
+        kind: ``"thread"``, ``"process"``, ``"interpreter"`` (threads with an interpreter each, from
+            Python 3.14 on) or ``"inline"`` (in the caller, at once); ``"dask"`` and ``"ray"``,
+            which join a cluster, or start one on this machine; ``"io"`` and ``"cpu"``, which
+            mean thread and process; a name from `register_executor` or from an installed package;
+            or any ``concurrent.futures.Executor``, which is adapted and not owned: shutting down
+            then waits for the tasks given to it here, and leaves it open.
+        max_workers: How many tasks run at once; by default `available_cpus` for processes and
+            interpreters, four more, up to 32, for threads, and what a cluster has for its kinds.
         max_pending: The most tasks submitted and not yet resolved, running ones included; None
             for no limit.
         when_full: What `PoolExecutor.submit` does at that limit: ``"block"``, or ``"raise"``
@@ -110,12 +112,14 @@ def make_executor(
             broken: all tasks fail with `PoolBrokenError`.
         initargs: Its arguments.
         observers: Called with each `TaskEvent`; see `Observer`.
-        **kind_options: The kind's own options. For ``"thread"``: ``thread_name_prefix``, and
-            ``max_abandoned``, how many threads hung past their time-out are too many. For
-            ``"process"``: ``start_method`` (by default ``"forkserver"``, else ``"spawn"``) or
-            ``mp_context``; ``max_tasks_per_child``, and ``max_worker_memory`` in bytes, at which
-            a worker is replaced between two tasks; and ``kill_grace``, the seconds between
-            SIGTERM and SIGKILL where a task has to be stopped (0.5).
+        **kind_options: The kind's own options. For ``"thread"`` and ``"interpreter"``:
+            ``thread_name_prefix``, and ``max_abandoned``, how many threads hung past their
+            time-out are too many. For ``"process"``: ``start_method`` (by default
+            ``"forkserver"``, else ``"spawn"``) or ``mp_context``; ``max_tasks_per_child``, and
+            ``max_worker_memory`` in bytes, at which a worker is replaced between two tasks; and
+            ``kill_grace``, the seconds between SIGTERM and SIGKILL where a task has to be stopped
+            (0.5). For ``"dask"``: ``address`` of a scheduler, or a ``client``. For ``"ray"``:
+            ``address``, and ``ray_options`` for each task, such as ``{"num_gpus": 1}``.
 
     Returns:
         The executor. Use it in a ``with`` block, or shut it down.
@@ -273,6 +277,41 @@ def _thread(
     )
 
 
+def _interpreter(
+    name: str,
+    max_workers: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    *,
+    thread_name_prefix: str = "",
+    max_abandoned: int | None = None,
+) -> "Backend":
+    import platform
+
+    if sys.hexversion < 0x030E0000:
+        raise UnsupportedError(
+            "interpreter",
+            f"Python {platform.python_version()}, and needs 3.14 or newer",
+            'use "process", or "thread"',
+        )
+    from functools import partial
+
+    from ._cpu import available_cpus
+    from .backends.interpreter import InterpreterBackend
+    from .backends.thread import DEFAULT_MAX_ABANDONED, ThreadBackend
+
+    make_threads = partial(
+        ThreadBackend,
+        name,
+        max_workers or available_cpus(),
+        thread_name_prefix=thread_name_prefix or name.replace(" ", "-"),
+        max_abandoned=DEFAULT_MAX_ABANDONED
+        if max_abandoned is None
+        else check_positive_int("max_abandoned", max_abandoned),
+    )
+    return InterpreterBackend(name, initializer, initargs, make_threads)
+
+
 def _process(
     name: str,
     max_workers: int | None,
@@ -331,8 +370,31 @@ def _dask(
     return RemoteBackend(name, engine, max_workers, initializer, initargs)
 
 
+def _ray(
+    name: str,
+    max_workers: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    *,
+    address: str | None = None,
+    ray_options: "Mapping[str, Any] | None" = None,
+) -> "Backend":
+    from .backends._remote import RemoteBackend
+    from .backends.ray import RayEngine
+
+    engine = RayEngine(name, address, max_workers, ray_options)
+    return RemoteBackend(name, engine, max_workers, initializer, initargs)
+
+
 _BUILTIN: Final["Mapping[str, Callable[..., Backend]]"] = MappingProxyType(
-    {"thread": _thread, "process": _process, "inline": _inline, "dask": _dask}
+    {
+        "thread": _thread,
+        "process": _process,
+        "interpreter": _interpreter,
+        "inline": _inline,
+        "dask": _dask,
+        "ray": _ray,
+    }
 )
 
 

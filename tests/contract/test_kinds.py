@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import multiprocessing
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from typing import Any, ClassVar
@@ -31,6 +32,17 @@ class TestThread(ExecutorContract):
 
     def make_executor(self, **options: Any) -> Executor:
         return make_executor("thread", 2, **options)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="needs concurrent.interpreters")
+class TestInterpreter(ExecutorContract):
+    pickles = True
+    limits_tasks = True
+    stops_tasks = True
+    share = True
+
+    def make_executor(self, **options: Any) -> Executor:
+        return make_executor("interpreter", 2, **options)
 
 
 class TestProcess(ExecutorContract):
@@ -85,6 +97,36 @@ class TestDask(ExecutorContract):
 
     def make_executor(self, **options: Any) -> Executor:
         return make_executor("dask", address=self.address, **options)
+
+
+@needs("ray")
+class TestRay(ExecutorContract):
+    """One Ray, started for all of these tests; each pool joins it."""
+
+    pickles = True
+    limits_tasks = True
+    stops_tasks = True
+    share = True
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _cluster(cls) -> Iterator[None]:
+        with make_executor("ray", 2):  # for as long as it is open, others use what it has started
+            yield
+
+    def make_executor(self, **options: Any) -> Executor:
+        return make_executor("ray", 2, **options)
+
+
+@needs("sample_kind")
+class TestInstalledKind(ExecutorContract):
+    """Of a package that somebody else might have written; see tests/sample_kind."""
+
+    limits_tasks = False
+    stops_tasks = False
+
+    def make_executor(self, **options: Any) -> Executor:
+        return make_executor("crew", **options)
 
 
 class TestStdlibThread(ExecutorContract):

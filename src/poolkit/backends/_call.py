@@ -32,10 +32,10 @@ class RemoteCall:
 def judge(
     error: BaseException, run: Run, duration: float, function: Any, args: tuple[Any, ...]
 ) -> BaseException:
-    """Return what a task's error means: one that has stopped by itself was late, or aborted."""
+    """Return what a task's error means: one that stopped when asked to was late, or aborted."""
     if not isinstance(error, TaskCancelled):
         return error
     text, limit = describe_call(function, args), run.batch.options.task_timeout
     if limit is not None and duration >= limit:
         return TaskTimeoutError(text, limit)
-    return TaskAbortedError(text)
+    return TaskAbortedError(text) if run.stopping else error

@@ -1,10 +1,11 @@
 """What a kind of cluster has to implement, and what it is given to tell how its parcels go."""
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from .._backend import Batch, Capabilities
+from .._task import Run
 from ._remote_worker import Message, Parcel
 
 
@@ -31,10 +32,10 @@ class Listener(Protocol):
 
 
 class Engine(Protocol):
-    """A cluster, as its clients see it. Any thread may call it."""
+    """A cluster, as its clients see it. Any thread may call it, but only one sends."""
 
     slots: int
-    """How many tasks it runs at once."""
+    """How many tasks it runs at once; it may change."""
     capabilities: Capabilities
 
     def send(self, parcel: Parcel, listener: Listener) -> Any:
@@ -49,8 +50,15 @@ class Engine(Protocol):
         """Stop a parcel by whatever means there are. Its listener need not be told any more."""
         ...
 
+    def ask_to_stop(self, handle: Any) -> None:
+        """Set the tokens of a parcel's tasks; only where `Capabilities.stops` is "abandoned"."""
+        ...
+
     def begun(self, handles: Sequence[Any]) -> Sequence[bool]:
-        """Ask which parcels have begun, of those that were not heard to."""
+        """Ask which parcels have begun, of those that were not heard to.
+
+        What nobody can tell in a moment counts as begun, so that nobody waits to take it back.
+        """
         ...
 
     def revoke(self, handles: Sequence[Any]) -> Sequence[bool]:
@@ -66,7 +74,7 @@ class Engine(Protocol):
 
 
 class Sent:
-    """A parcel under way; its `Listener`. The backend's lock guards its fields."""
+    """A parcel under way; its `Listener`. The lock of `Books` guards its fields."""
 
     def __init__(self, inbox: "queue.SimpleQueue[Any]", batch: Batch, numbers: list[int]) -> None:
         self._inbox = inbox
@@ -79,6 +87,7 @@ class Sent:
         self.worker = ""
         self.pid: int | None = None
         self.handle: Any = None
+        """The engine's; None while it is being sent."""
 
     def heard(self, message: Message) -> None:
         self._inbox.put((self, message))
@@ -88,3 +97,19 @@ class Sent:
 
     def lost(self, error: BaseException, *, died: bool, worker: str | None = None) -> None:
         self._inbox.put((self, ("lost", error, died, worker)))
+
+
+class RemoteRun(Run):
+    """What stands for a cluster's worker in `Batch.running`."""
+
+    def __init__(self, batch: Batch, number: int, ask: Callable[[], object]) -> None:
+        super().__init__(batch)
+        self.number = number
+        self._ask = ask
+
+    def ask_to_stop(self) -> None:
+        super().ask_to_stop()
+        self._ask()
+
+    def hand_over(self) -> None:
+        """Do nothing: what has ended is on its way."""

@@ -12,13 +12,15 @@ An *ending* is a number, the value, the pickled error or None, the start and the
 that is no plain one is a tuple of one: its pickled bytes.
 """
 
+import contextlib
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+from .._errors import RemoteTaskError
 from .._task import Run, threads
 from ._call import RemoteCall, judge
 from ._plain import is_plain
@@ -50,28 +52,40 @@ class Parcel(NamedTuple):
     attempt: int
 
 
-_initializing = threading.Lock()  # guards _initialized
-_initialized: dict[str, bytes | None] = {}
-"""By pool: how its initializer failed in this process, if it did."""
+class _Initialization:
+    """That of one pool in this process; one thread makes it, and others wait for that."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # guards the fields below
+        self.made = False
+        self.failure: bytes | None = None
+
+
+_initializations: dict[str, _Initialization] = {}
+"""By pool. Changed by single, atomic operations."""
 
 
 def _initialize(parcel: Parcel) -> bytes | None:
     """Call the initializer, once in this process; return its error, pickled, if it fails."""
     if parcel.initializer is None:
         return None
-    with _initializing:
-        if parcel.pool not in _initialized:
-            _initialized[parcel.pool] = None
+    mine = _initializations.setdefault(parcel.pool, _Initialization())
+    with mine.lock:
+        if not mine.made:
+            mine.made = True
             try:
                 initializer, initargs = load_task("the initializer", parcel.initializer)
                 initializer(*initargs)
             except BaseException as error:
-                _initialized[parcel.pool] = dump_error(without_our_frame(error))
-        return _initialized[parcel.pool]
+                mine.failure = _dump(without_our_frame(error))
+        return mine.failure
 
 
 def run_parcel(
-    parcel: Parcel, run: Run | None = None, hold: float | None = None
+    parcel: Parcel,
+    run: Run | None = None,
+    hold: float | None = None,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> Iterator[Message]:
     """Run a parcel's calls, one after the other; see the module for what is yielded.
 
@@ -79,6 +93,7 @@ def run_parcel(
         parcel: The calls.
         run: What `current_task` is to find; whoever gives it can ask it to stop.
         hold: At which pace results are handed over, in seconds; None for ours.
+        goes_on: Asked before each call whether to make it and the rest.
     """
     failure = _initialize(parcel)
     if failure is not None:
@@ -89,16 +104,23 @@ def run_parcel(
     run.batch = RemoteCall(parcel.limit, parcel.attempt)
     pid = os.getpid()
     worker = f"process {pid} on {socket.gethostname()}"
+    if parcel.limit is not None:
+        # What a new worker has to import must not count, or after the first late call none would
+        # ever be in time. Should this fail, it will again, where that is reported.
+        with contextlib.suppress(BaseException):
+            load_task("the function", parcel.call)
     endings: list[Ending] = []
     told = False
     handed_over = time.monotonic()
     for number, entry in parcel.items:
+        if not goes_on():
+            return
         if parcel.limit is not None or not told:
             told = True
             yield "began", number, worker, pid
         endings.append(call_one(parcel.call, number, entry, run))
         now = time.monotonic()
-        if now - handed_over > (HOLD if hold is None else hold):
+        if now - handed_over >= (HOLD if hold is None else hold):
             yield "ended", endings, now
             endings = []
             handed_over = now
@@ -126,7 +148,18 @@ def call_one(call: bytes, number: int, entry: Entry, run: Run) -> Ending:
     except BaseException as caught:
         duration = time.monotonic() - run.start
         value = None
-        error = dump_error(judge(without_our_frame(caught), run, duration, fn, args))
+        error = _dump(judge(without_our_frame(caught), run, duration, fn, args))
     finally:
         threads.run = outer
     return number, value, error, run.start, duration
+
+
+def _dump(error: BaseException) -> bytes:
+    """Pickle an error, whatever its own methods do."""
+    try:
+        return dump_error(error)
+    except BaseException as failure:
+        kind = type(error)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        reason = f"it can't be described, as that raises {type(failure).__name__}"
+        return dump_error(RemoteTaskError(name, reason, ""))

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from .._describe import short_repr
 from .._errors import RemoteTaskError, TaskSerializationError
+from ._error_parts import dump_parts
 
 _PROTOCOL: Final = 5
 
@@ -158,17 +159,26 @@ def dump_error(error: BaseException) -> bytes:
 
 
 def _dump_one(error: BaseException, text: str) -> bytes:
+    for dump in (_by_reference, dump_parts, _by_value):
+        data = dump(error)
+        if data is not None and _can_be_loaded(data):
+            return data
+    return pickle.dumps(RemoteTaskError(*_names(error), text), _PROTOCOL)
+
+
+def _by_reference(error: BaseException) -> bytes | None:
     try:
-        data = pickle.dumps(error, _PROTOCOL)
+        return pickle.dumps(error, _PROTOCOL)
+    except Exception:
+        return None
+
+
+def _can_be_loaded(data: bytes) -> bool:
+    try:
         pickle.loads(data)
     except Exception:
-        by_value = _by_value(error)
-        data = b"" if by_value is None else by_value
-        try:
-            pickle.loads(data)
-        except Exception:
-            return pickle.dumps(RemoteTaskError(*_names(error), text), _PROTOCOL)
-    return data
+        return False
+    return True
 
 
 def load_error(data: bytes) -> BaseException:

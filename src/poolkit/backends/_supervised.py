@@ -6,8 +6,12 @@ thread returns without it, and so is free for other work, while the hung one goe
 
 Invariants:
 
-* A parcel is in ``_listening`` from when it begins until its thread returns; in ``_revoked`` if it
-  was taken back before. Both change under ``_lock``, so that one of the two comes first.
+* A parcel is in ``_revoked`` if it was taken back before it began; else, from then on, in
+  ``_listening`` until its thread returns, and in ``_over`` after that. All change under ``_lock``.
+  So a parcel that was taken back never begins, and of one that has begun that is always known.
+* The caller's thread says what it does under the parcel's lock, and only if it was not abandoned;
+  who abandons it holds that lock, too, and has heard everything. So no call is made that is also
+  sent elsewhere as not begun.
 """
 
 import queue
@@ -20,16 +24,19 @@ from functools import partial
 from typing import Any, Final
 
 from .._task import Run
-from ._remote_worker import Message, Parcel, run_parcel
+from ._remote_worker import Ending, Message, Parcel, run_parcel
 
-# So many parcels that were taken back are remembered, should the cluster still send them here.
-_MOST_REVOKED: Final = 4096
+# So many parcels that were taken back are remembered, should the cluster still send them here; and
+# so many that have ended, for those who ask before they have heard of it.
+_MOST_REMEMBERED: Final = 16_384
 
-_STOP: Final = "stop"
+_STOP: Final = ("stop",)
+_ASK: Final = ("ask",)
 
-_lock = threading.Lock()  # guards the two below
-_listening: "dict[str, queue.SimpleQueue[Any]]" = {}
+_lock = threading.Lock()  # guards the three below
+_listening: "dict[str, _Supervision]" = {}
 _revoked: dict[str, None] = {}
+_over: dict[str, None] = {}
 
 # Changed by single, atomic operations.
 _idle: "deque[queue.SimpleQueue[Callable[[], None]]]" = deque()
@@ -47,65 +54,109 @@ def supervise(name: str, parcel: Parcel, tell: Callable[[Message], object]) -> l
         What was heard of it, but only the first time that a call began.
         ``("late", number, duration)`` stands for a call that ran past its limit, and was the last.
     """
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    supervision = _Supervision(parcel)
     with _lock:
         if name in _revoked:
             del _revoked[name]
             return []
-        _listening[name] = inbox
+        _listening[name] = supervision
     try:
-        return _listen(inbox, parcel, tell)
+        return supervision.listen(tell)
     finally:
         with _lock:
-            del _listening[name]
+            _listening.pop(name, None)
+            _remember(_over, [name])
 
 
-def _listen(
-    inbox: "queue.SimpleQueue[Any]", parcel: Parcel, tell: Callable[[Message], object]
-) -> list[Message]:
-    run = Run(None)
-    _begin(lambda: _run(parcel, run, inbox))
-    heard: list[Message] = []
-    number: int | None = None
-    start: float | None = None
-    while True:
-        left = None
-        if parcel.limit is not None and start is not None:
-            left = max(0.0, start + parcel.limit - time.monotonic())
+class _Supervision:
+    """A parcel under way: the calls in one thread, this one in another."""
+
+    def __init__(self, parcel: Parcel) -> None:
+        self._parcel = parcel
+        self._run = Run(None)
+        self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # guards `_abandoned`, and what the caller says
+        self._abandoned = False
+
+    def listen(self, tell: Callable[[Message], object]) -> list[Message]:
+        """Have the calls made, and return what is heard of them."""
+        _begin(self._make_calls)
+        limit = self._parcel.limit
+        heard: list[Message] = []
+        endings: list[Ending] = []
+        number: int | None = None
+        start: float | None = None
+        while True:
+            left = None
+            if limit is not None and start is not None:
+                left = max(0.0, start + limit - time.monotonic())
+            try:
+                message = self.inbox.get(timeout=left)
+            except queue.Empty:
+                if not self._abandon(even_if_heard=False):
+                    continue  # it has just ended
+                assert start is not None
+                late = ("late", number, time.monotonic() - start)
+                return [*heard, *_bundled(endings), late]
+            if isinstance(message, BaseException):  # of ours, not a call's
+                raise RuntimeError(f"the worker failed: {message!r:.500}")
+            if message is None:
+                return [*heard, *_bundled(endings)]
+            if message is _STOP:
+                self._abandon(even_if_heard=True)
+                return []
+            if message is _ASK:
+                self._run.ask_to_stop()
+            elif message[0] == "began":
+                if number is None:
+                    tell(message)
+                    heard.append(message)  # what was told may come late, or never
+                number, start = message[1], time.monotonic()
+            elif message[0] == "ended":
+                endings += message[1]
+            else:
+                heard.append(message)
+
+    def _abandon(self, *, even_if_heard: bool) -> bool:
+        """Leave the call to itself, and ask it to stop; False if it has said more."""
+        with self._lock:
+            if not even_if_heard and not self.inbox.empty():
+                return False
+            self._abandoned = True
+        self._run.ask_to_stop()
+        return True
+
+    def _make_calls(self) -> None:
+        # With a limit, what has ended must be here when the next call is late.
+        hold = None if self._parcel.limit is None else 0.0
         try:
-            message = inbox.get(timeout=left)
-        except queue.Empty:
-            assert start is not None
-            run.ask_to_stop()
-            heard.append(("late", number, time.monotonic() - start))
-            return heard
-        if message is None:
-            return heard
-        if message is _STOP:
-            run.ask_to_stop()
-            return []
-        if message[0] == "began":
-            if number is None:
-                tell(message)
-                heard.append(message)  # what was told may come late, or never
-            number, start = message[1], time.monotonic()
+            for message in run_parcel(self._parcel, self._run, hold, self._goes_on):
+                if not self._say(message):
+                    return
+        except BaseException as failure:
+            self._say(failure)
         else:
-            heard.append(message)
+            self._say(None)
+
+    def _say(self, message: Any) -> bool:
+        with self._lock:
+            if not self._abandoned:
+                self.inbox.put(message)
+            return not self._abandoned
+
+    def _goes_on(self) -> bool:
+        return not self._abandoned
 
 
-def _run(parcel: Parcel, run: Run, inbox: "queue.SimpleQueue[Any]") -> None:
-    # With a limit, what has ended must be here when the next call is late.
-    hold = None if parcel.limit is None else 0.0
-    try:
-        for message in run_parcel(parcel, run, hold):
-            inbox.put(message)
-    finally:
-        inbox.put(None)
+def _bundled(endings: list[Ending]) -> list[Message]:
+    """Return one message of all endings; its time is that of the sending."""
+    return [("ended", endings, time.monotonic())] if endings else []
 
 
 def have_begun(names: list[str]) -> list[bool]:
-    """Say which parcels are under way here."""
-    return [name in _listening for name in names]
+    """Say which parcels have begun here."""
+    with _lock:
+        return [name in _listening or name in _over for name in names]
 
 
 def end_parcels(names: list[str], *, by_force: bool = False) -> list[bool]:
@@ -118,18 +169,29 @@ def end_parcels(names: list[str], *, by_force: bool = False) -> list[bool]:
     Returns:
         Of each, whether it had not begun.
     """
-    answers: list[bool] = []
     with _lock:
-        for name in names:
-            inbox = _listening.get(name)
-            answers.append(inbox is None)
-            if inbox is None:
-                _revoked[name] = None
-            elif by_force:
-                inbox.put(_STOP)
-        while len(_revoked) > _MOST_REVOKED:
-            del _revoked[next(iter(_revoked))]
-    return answers
+        supervisions = [_listening.get(name) for name in names]
+        fresh = [name not in _listening and name not in _over for name in names]
+        _remember(_revoked, [name for name, is_fresh in zip(names, fresh, strict=True) if is_fresh])
+    for supervision in supervisions:
+        if by_force and supervision is not None:
+            supervision.inbox.put(_STOP)
+    return fresh
+
+
+def ask_parcels(names: list[str]) -> None:
+    """Set the tokens of tasks, so that they may stop by themselves."""
+    for name in names:
+        supervision = _listening.get(name)
+        if supervision is not None:
+            supervision.inbox.put(_ASK)
+
+
+def _remember(names: dict[str, None], more: list[str]) -> None:
+    """Add to the names that are remembered. Call with the lock held."""
+    names.update(dict.fromkeys(more))
+    while len(names) > _MOST_REMEMBERED:
+        del names[next(iter(names))]
 
 
 def _begin(job: Callable[[], None]) -> None:

@@ -116,7 +116,7 @@ class AdaptedBackend(Backend):
 
     def __init__(self, name: str, pool: Executor, *, owned: bool) -> None:
         self.name = name
-        self.max_workers = getattr(pool, "_max_workers", None) or available_cpus()
+        self.max_workers = _workers_of(pool)
         self._pool = pool
         self.owned = owned
         self._shared = isinstance(pool, ThreadPoolExecutor)
@@ -242,6 +242,15 @@ class AdaptedBackend(Backend):
     def shutdown(self, wait: bool) -> None:
         if self.owned:
             self._pool.shutdown(wait=wait)
+
+
+def _workers_of(pool: Executor) -> int:
+    """Return how many workers another pool has, if it says so in the usual ways."""
+    for name in ("_max_workers", "max_workers"):
+        count = getattr(pool, name, None)
+        if isinstance(count, int) and count > 0:
+            return count
+    return available_cpus()
 
 
 def _failure(future: "Future[Any]") -> BaseException:

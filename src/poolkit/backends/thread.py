@@ -38,12 +38,16 @@ from .._backend import Backend, Batch, Capabilities, Running, Statistics
 from .._errors import PoolBrokenError
 from .._task import threads
 from ._pending import PendingQueue, pop_runnable
-from ._run import MAX_NESTED, make_run, running_items, surrender
+from ._run import MAX_NESTED, LocalRun, make_run, running_items, surrender
 
 DEFAULT_MAX_ABANDONED = 64
 
 # Where in the standard library a thread is while it waits for something we can't see.
 _WAITING_PLACES = ("threading.py", "queue.py", "_base.py", "selectors.py", "connection.py")
+
+
+def _nothing() -> None:
+    """Do what a thread does in the end, if nobody wants anything."""
 
 
 def count_blocked(workers: Iterable[threading.Thread]) -> int:
@@ -90,11 +94,12 @@ class _Worker:
         else:
             self.backend.fail(self.batches)
         self.batches.clear()
+        self.backend.leave()
         self.backend.ended(self)
 
     def _run_last(self) -> None:
         try:
-            if not make_run(self.batches[-1], self.name, self).execute():
+            if not self.backend.make_run(self.batches[-1], self.name, self).execute():
                 self.lost = True
         finally:
             self.batches.pop()  # keep nothing alive while asleep
@@ -112,7 +117,11 @@ class _Worker:
 
 
 class ThreadBackend(Backend):
-    """A pool of threads; see the module for its rules."""
+    """A pool of threads; see the module for its rules.
+
+    Another kind whose workers are threads brings ``make_run``, which makes what runs a batch, and
+    ``leave``, which each thread calls in the end.
+    """
 
     capabilities = Capabilities(priorities=True, deadlines="soft", stops="abandoned")
 
@@ -124,7 +133,11 @@ class ThreadBackend(Backend):
         initargs: tuple[Any, ...] = (),
         thread_name_prefix: str = "",
         max_abandoned: int = DEFAULT_MAX_ABANDONED,
+        make_run: Callable[[Batch, str, object], LocalRun] = make_run,
+        leave: Callable[[], object] = _nothing,
     ) -> None:
+        self.make_run = make_run
+        self.leave = leave
         self.name = name
         self.max_workers = max_workers
         self._initializer = initializer

@@ -114,10 +114,27 @@ def unloadable() -> Unloadable:
 
 
 class LoadsBadlyError(Exception):
-    """An error that can be pickled, and not be unpickled."""
+    """An error that can be pickled, and be made anew only by who knows how."""
+
+    def __new__(cls, a: int, b: int) -> "LoadsBadlyError":
+        return super().__new__(cls, a, b)
 
     def __init__(self, a: int, b: int) -> None:
         super().__init__(f"{a}, {b}")
+
+
+class DemandingError(Exception):
+    """An error whose ``__init__`` wants what its ``args`` don't hold, and that holds a lock."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a}, {b}")
+        self.sum = a + b
+        self.lock = threading.Lock()
+
+
+def fail_demandingly() -> NoReturn:
+    """Raise an error that pickle can't take, but that can travel in parts."""
+    raise DemandingError(1, 2)
 
 
 def fail_badly() -> NoReturn:

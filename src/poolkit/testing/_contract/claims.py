@@ -96,7 +96,7 @@ class ClaimsContract(ContractBase):
         assert self.result(executor.submit(tasks.square, 3)) == 9
 
     def test_poolkit_says_what_can_not_be_pickled(self, pool: PoolExecutor) -> None:
-        """At ``submit`` for the task, in its future for the result; errors come as text."""
+        """At ``submit`` for the task, in its future for the result; errors come all the same."""
         if not pool.capabilities.serializes:
             pytest.skip("poolkit pickles nothing here")
         innocent = [pool.submit(tasks.square, number) for number in range(10)]
@@ -104,6 +104,10 @@ class ClaimsContract(ContractBase):
             pool.submit(tasks.keywords, threading.Lock())
         assert isinstance(self.error(pool.submit(tasks.unpicklable)), TaskSerializationError)
         assert isinstance(self.error(pool.submit(tasks.unloadable)), TaskSerializationError)
+        arrived = self.error(pool.submit(tasks.fail_demandingly))
+        assert isinstance(arrived, tasks.DemandingError)
+        assert (str(arrived), arrived.sum) == ("1, 2", 3)
+        assert any("lock" in note for note in arrived.__notes__)
         lost = self.error(pool.submit(tasks.fail_badly))
         assert isinstance(lost, RemoteTaskError)
         assert lost.type_name == f"{tasks.__name__}.LoadsBadlyError"
