@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -119,12 +120,12 @@ def raise_it(error: BaseException) -> NoReturn:
     raise error
 
 
-def remember(word: str) -> None:
-    os.environ["POOLKIT_TEST_WORD"] = os.environ.get("POOLKIT_TEST_WORD", "") + word
+def remember(key: str, word: str) -> None:
+    os.environ[key] = os.environ.get(key, "") + word
 
 
-def recall(_x: object = None) -> tuple[int, str]:
-    return os.getpid(), os.environ["POOLKIT_TEST_WORD"]
+def recall(key: str) -> tuple[int, str]:
+    return os.getpid(), os.environ[key]
 
 
 def test_a_worker_dies_in_the_middle_of_a_map(pool: PoolExecutor) -> None:
@@ -311,11 +312,12 @@ def test_a_burst_of_cancels_loses_and_repeats_nothing(tmp_path: Path) -> None:
 
 
 def test_the_initializer_runs_once_in_each_process() -> None:
-    with make_executor("ray", initializer=remember, initargs=("a",)) as pool:
-        first = dict(map_unordered(pool, recall, range(50), chunksize=1))
+    key = f"POOLKIT_TEST_{uuid.uuid4().hex}"
+    with make_executor("ray", initializer=remember, initargs=(key, "a")) as pool:
+        first = dict(map_unordered(pool, recall, [key] * 50, chunksize=1))
     assert set(first.values()) == {"a"}
-    with make_executor("ray", initializer=remember, initargs=("b",)) as pool:
-        for pid, word in map_unordered(pool, recall, range(50), chunksize=1):
+    with make_executor("ray", initializer=remember, initargs=(key, "b")) as pool:
+        for pid, word in map_unordered(pool, recall, [key] * 50, chunksize=1):
             assert word == ("ab" if pid in first else "b")
 
 

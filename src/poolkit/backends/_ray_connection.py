@@ -109,7 +109,8 @@ class RayConnection:
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            if left:
+                loop.run_until_complete(asyncio.wait(left))
         finally:
             self._disconnect()
             loop.close()

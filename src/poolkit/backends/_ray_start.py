@@ -19,6 +19,8 @@ _ANSWERS: Final = 10.0
 # How long the name of the folder for temporary files may be: a socket's is up to 107 characters
 # long, of which Ray's part and ours take 87.
 _MOST: Final = 20
+# What Ray does by default, and must not do for us.
+_OFF: Final = ("ENABLE_RAY_CLUSTER", "RAY_ENABLE_UV_RUN_RUNTIME_ENV")
 _QUIET: Final = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -68,7 +70,7 @@ def start_cluster(ray: Any, cpus: int) -> str:
     parent = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="poolkit-ray-", dir=parent if len(parent) <= _MOST else "/tmp")
     try:
-        with _on_loopback():
+        with _as_is_and_here():
             ray.init(
                 address=LOCAL,
                 num_cpus=cpus,
@@ -88,12 +90,18 @@ def start_cluster(ray: Any, cpus: int) -> str:
 
 
 @contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Have Ray listen on loopback, as it does on other systems than Linux, not everywhere."""
+def _as_is_and_here() -> Iterator[None]:
+    """Have Ray listen on loopback only, and give its workers this process's environment.
+
+    It listens everywhere on Linux; and where the program was started by ``uv run``, each worker
+    would be, too, though it finds all modules anyway.
+    """
     constants: Any = importlib.import_module("ray._private.ray_constants")
-    before = getattr(constants, "ENABLE_RAY_CLUSTER", True)
-    constants.ENABLE_RAY_CLUSTER = False
+    before = {name: getattr(constants, name) for name in _OFF if hasattr(constants, name)}
+    for name in before:
+        setattr(constants, name, False)
     try:
         yield
     finally:
-        constants.ENABLE_RAY_CLUSTER = before
+        for name, value in before.items():
+            setattr(constants, name, value)
