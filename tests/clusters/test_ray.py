@@ -190,7 +190,7 @@ def test_only_the_late_item_of_a_map_fails(pool: PoolExecutor, tmp_path: Path) -
             hang_at,
             [tmp_path / "pid"] * 40,
             range(40),
-            task_timeout=0.5,
+            task_timeout=3,
             chunksize=10,
             ordered=True,
         )

@@ -106,7 +106,7 @@ def test_a_dropped_pool_still_tries_again(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
 def test_late_tasks_are_tried_again(kind: str, tmp_path: Path) -> None:
-    with make_executor(kind, 1, task_timeout=0.3, retry=QUICK) as pool:
+    with make_executor(kind, 1, task_timeout=1.0, retry=QUICK) as pool:
         assert pool.submit(tasks.hang_first, tmp_path, 2).result() == 3
         (outcome,) = map_outcomes(pool, tasks.hang_first, [tmp_path / "."], [4])
         assert outcome.value == 2  # of the two earlier calls, this one only counts on

@@ -42,8 +42,7 @@ class RayTask:
         self.stream = stream
         self.listener = listener
         self.taken = False
-        """Whether anything was taken from the stream."""
-        self.begun = False
+        """Whether anything was taken from the stream, so that its calls have begun."""
         self.follower: asyncio.Task[None] | None = None
 
 
@@ -178,6 +177,14 @@ class RayConnection:
         """Pass nothing on any more, and stop the task whatever it does."""
         self._loop.call_soon_threadsafe(self._end, task)
 
+    def begun(self, tasks: Sequence[RayTask]) -> list[bool]:
+        """Say which tasks have begun. Waits for the thread, which may be about to note one."""
+
+        async def look() -> list[bool]:
+            return [task.taken for task in tasks]
+
+        return asyncio.run_coroutine_threadsafe(look(), self._loop).result()
+
     def revoke(self, tasks: Sequence[RayTask]) -> list[bool]:
         """Take nothing from those of which nothing was taken; say which. Waits for the thread."""
 
@@ -217,7 +224,7 @@ class RayConnection:
         try:
             async for reference in task.stream:
                 task.taken = True
-                self._pass_on(task, await reference)
+                _pass_on(await reference, task.listener)
                 del reference  # keep nothing alive while waiting for more
         except asyncio.CancelledError:
             raise
@@ -226,11 +233,6 @@ class RayConnection:
         else:
             task.listener.finished()
         self._tasks.discard(task)
-
-    def _pass_on(self, task: RayTask, messages: Sequence[Message]) -> None:
-        for message in messages:
-            task.begun = task.begun or message[0] == "began"
-            task.listener.heard(message)
 
     def _failed(self, task: RayTask, error: BaseException) -> None:
         """Tell a task's listener why it failed; no call in a parcel can make it fail."""
@@ -255,6 +257,11 @@ class RayConnection:
             failure = PoolBrokenError(task.pool, f"the cluster has refused a task ({reason})")
         failure.__cause__ = error
         task.listener.lost(failure, died=False)
+
+
+def _pass_on(messages: Sequence[Message], listener: Listener) -> None:
+    for message in messages:
+        listener.heard(message)
 
 
 class _Shared:

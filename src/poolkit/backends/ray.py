@@ -96,7 +96,7 @@ class RayEngine:
         """Do nothing: nothing tells a task of Ray's anything; what runs is killed."""
 
     def begun(self, handles: Sequence[RayTask]) -> Sequence[bool]:
-        return [handle.begun for handle in handles]
+        return self._connection.begun(handles)
 
     def revoke(self, handles: Sequence[RayTask]) -> Sequence[bool]:
         return self._connection.revoke(handles)
