@@ -51,6 +51,17 @@ COUNT_EVERY: Final = 2.0
 PIECE: Final = 8_000_000
 
 
+def _connect(distributed: Any, address: str, options: dict[str, Any]) -> Any:
+    """Return a client of a scheduler.
+
+    A busy scheduler may send its greeting and more at once, which Dask's client takes for a fault.
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(AssertionError):
+            return distributed.Client(address, set_as_default=False, **options)
+    return distributed.Client(address, set_as_default=False, **options)
+
+
 def _import(name: str) -> Any:
     """Import a module of the optional packages, which carry no types."""
     try:
@@ -76,6 +87,10 @@ def _run(name: str, topic: str, pieces: bytes | Sequence[bytes]) -> list[Any]:
 
 def _keep(piece: bytes) -> bytes:
     return piece
+
+
+# How often to try again where connecting fails for no reason.
+_TRIES: Final = 3
 
 
 class _Task:
@@ -130,7 +145,7 @@ class DaskEngine:
                     address = self._cluster.address
                 # A cluster of ours that is gone does not come back; others' may.
                 more = {} if self._cluster is None else {"timeout": RECONNECT}
-                self._client = distributed.Client(address, set_as_default=False, **more)
+                self._client = _connect(distributed, address, more)
             self.slots = max(1, sum(self._client.nthreads().values()))
             self._counted = time.monotonic()
             if self._cluster is None:
