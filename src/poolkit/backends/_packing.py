@@ -25,7 +25,24 @@ class Packed:
         return Packed(self.call, [self.entries[number]])
 
 
-def pack(batch: Batch) -> tuple[Packed, dict[int, TaskSerializationError]]:
+def pack_for(batch: Batch) -> bool:
+    """Make a batch's parcel; report what can't be sent, and say whether anything is left."""
+    packed: Packed | None = batch.origin.parcel
+    if packed is not None:  # another attempt, at what was pickled when it was submitted
+        batch.parcel = packed.part(batch.item)
+        return bool(batch.todo)
+    try:
+        batch.parcel, refused = _pack(batch)
+    except TaskSerializationError as error:
+        batch.report_failed(batch.claim_rest(), error)
+        return False
+    for number, refusal in refused.items():
+        if batch.claim(number):
+            batch.report_failed([number], refusal)
+    return bool(batch.todo)
+
+
+def _pack(batch: Batch) -> tuple[Packed, dict[int, TaskSerializationError]]:
     """Pack a batch; return it with the errors of items that can't be sent.
 
     Raises:

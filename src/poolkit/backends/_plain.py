@@ -15,7 +15,8 @@ FIXED: Final = PLAIN - SIZED
 """Those that can't."""
 
 LARGE: Final = 64 * 1024
-"""Bytes, or characters, from which on a value is large."""
+"""Bytes, or characters, from which on a value is large. The process kind sends what is large to an
+idle worker only, and alone."""
 
 
 def is_plain(value: Any) -> bool:

@@ -32,12 +32,11 @@ from .._backend import Backend, Batch, Running, Statistics, make_record
 from .._errors import (
     PoolBrokenError,
     PoolShutdownError,
-    TaskSerializationError,
     TaskTimeoutError,
     WorkerCrashedError,
 )
 from .._task import threads
-from ._packing import Packed, dump_afar, pack, unpack
+from ._packing import Packed, dump_afar, pack_for, unpack
 from ._remote_books import Books
 from ._remote_engine import Engine, Sent
 from ._remote_worker import Message, Parcel
@@ -101,7 +100,7 @@ class RemoteBackend(Backend):
             raise self._error()
         if self._closed:
             raise PoolShutdownError(self.name)
-        if not self._pack(batch):
+        if not pack_for(batch):
             return
         if not self._enter(batch):  # closed since we looked
             batch.report_failed(batch.claim_rest(), PoolShutdownError(self.name))
@@ -109,22 +108,6 @@ class RemoteBackend(Backend):
         self._inbox.put(None)
         if self._is_broken():  # since we looked
             self._fail(batch)
-
-    def _pack(self, batch: Batch) -> bool:
-        """Pack a batch; report what can't be sent, and say whether anything is left."""
-        packed: Packed | None = batch.origin.parcel
-        if packed is not None:  # another attempt, at what was pickled when it was submitted
-            batch.parcel = packed.part(batch.item)
-            return bool(batch.todo)
-        try:
-            batch.parcel, refused = pack(batch)
-        except TaskSerializationError as error:
-            batch.report_failed(batch.claim_rest(), error)
-            return False
-        for number, refusal in refused.items():
-            if batch.claim(number):
-                batch.report_failed([number], refusal)
-        return bool(batch.todo)
 
     def _enter(self, batch: Batch) -> bool:
         """Put a batch on the books; False if they are closed."""

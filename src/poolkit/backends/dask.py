@@ -49,6 +49,8 @@ DEAF: Final = 10.0
 COUNT_EVERY: Final = 2.0
 # A piece of a parcel, in bytes: Dask warns of 10 MB.
 PIECE: Final = 8_000_000
+# How often to try again where connecting fails for no reason.
+TRIES: Final = 3
 
 
 def _connect(distributed: Any, address: str, options: dict[str, Any]) -> Any:
@@ -56,7 +58,7 @@ def _connect(distributed: Any, address: str, options: dict[str, Any]) -> Any:
 
     A busy scheduler may send its greeting and more at once, which Dask's client takes for a fault.
     """
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         with contextlib.suppress(AssertionError):
             return distributed.Client(address, set_as_default=False, **options)
     return distributed.Client(address, set_as_default=False, **options)
@@ -87,10 +89,6 @@ def _run(name: str, topic: str, pieces: bytes | Sequence[bytes]) -> list[Any]:
 
 def _keep(piece: bytes) -> bytes:
     return piece
-
-
-# How often to try again where connecting fails for no reason.
-_TRIES: Final = 3
 
 
 class _Task:

@@ -6,38 +6,20 @@ from typing import Any
 from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from .._errors import PoolBrokenError, TaskTimeoutError
 from ._run import make_run, running_items
+from ._stand_in import StandIn
 
 
-class LateCalls(Batch):
+class LateCalls(StandIn):
     """A batch whose calls are measured once they have returned: nobody can stop them before."""
 
-    __slots__ = ("_inner", "_limit")
+    __slots__ = ("_limit",)
 
     def __init__(self, inner: Batch, limit: float) -> None:
-        super().__init__(inner.fn, inner.items, inner.kwargs, inner.options)
-        self.context = inner.context
-        self.todo = inner.todo
-        self.running = inner.running
-        self._inner = inner
+        super().__init__(inner)
         self._limit = limit
 
-    @property
-    def attempt(self) -> int:  # type: ignore[override]
-        return self._inner.attempt
-
-    @property
-    def unwanted(self) -> bool:  # type: ignore[override]
-        return self._inner.unwanted
-
-    @property
-    def origin(self) -> Batch:
-        return self._inner.origin
-
-    def describe(self, number: int) -> str:
-        return self._inner.describe(number)
-
     def report(self, records: Sequence[Record]) -> None:
-        self._inner.report([self._judge(record) for record in records])
+        super().report([self._judge(record) for record in records])
 
     def _judge(self, record: Record) -> Record:
         if record.duration <= self._limit:

@@ -30,19 +30,20 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import Context
 from importlib import import_module
 from typing import Any, Final, cast
 
-from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
+from .._backend import Backend, Batch, Capabilities, Running, Statistics
 from .._errors import TaskSerializationError
 from .._task import CurrentTask, Run, threads
 from ._interpreter_worker import SLOTS, StopSignal
-from ._packing import Packed, dump_afar, pack
+from ._packing import Packed, dump_afar, pack_for
 from ._remote_worker import Entry
 from ._run import ChunkRun, LocalRun
 from ._serialization import load_error, load_result
+from ._stand_in import StandIn
 
 # The same modules are to be found inside as outside.
 _ADOPT: Final = "import sys; sys.path[:] = path; sys.argv[:] = argv; del sys, path, argv"
@@ -185,7 +186,7 @@ class _Here(threading.local):
     interpreter: _Interpreter | None = None
 
 
-class _Crossing(Batch):
+class _Crossing(StandIn):
     """A batch as a run knows it: its function crosses into the interpreter of the thread.
 
     Args:
@@ -194,42 +195,14 @@ class _Crossing(Batch):
         here: Where the interpreter is found.
     """
 
-    __slots__ = ("attempt", "inner", "item")
+    __slots__ = ()
 
     def __init__(self, inner: Batch, packed: Packed, here: _Here) -> None:
+        super().__init__(inner)
         self.fn = _CrossingCall(here, packed.call)
         self.items = [(entry,) for entry in packed.entries]
         self.kwargs = {}
-        self.options = inner.options
         self.context = Context()  # variables stay outside, and batches may share theirs
-        self.todo = inner.todo
-        self.running = inner.running
-        self.parcel = None
-        self.attempt = inner.attempt
-        self.item = inner.item
-        self.inner = inner
-
-    @property
-    def unwanted(self) -> bool:  # type: ignore[override]
-        return self.inner.unwanted
-
-    @property
-    def may_repeat(self) -> bool:  # type: ignore[override]
-        return self.inner.may_repeat
-
-    @property
-    def origin(self) -> Batch:
-        return self.inner.origin
-
-    @property
-    def unfinished_parts(self) -> Sequence[Batch]:
-        return self.inner.unfinished_parts
-
-    def describe(self, number: int) -> str:
-        return self.inner.describe(number)
-
-    def report(self, records: Sequence[Record]) -> None:
-        self.inner.report(records)
 
 
 class _CrossingCall:
@@ -305,24 +278,8 @@ class InterpreterBackend(Backend):
     # -- in any thread ----------------------------------------------------------------------
 
     def dispatch(self, batch: Batch) -> None:
-        if self._pack(batch):
+        if pack_for(batch):
             self._threads.dispatch(batch)
-
-    def _pack(self, batch: Batch) -> bool:
-        """Pack a batch; report what can't be sent, and say whether anything is left."""
-        packed: Packed | None = batch.origin.parcel
-        if packed is not None:  # another attempt, at what was pickled when it was submitted
-            batch.parcel = packed.part(batch.item)
-            return bool(batch.todo)
-        try:
-            batch.parcel, refused = pack(batch)
-        except TaskSerializationError as error:
-            batch.report_failed(batch.claim_rest(), error)
-            return False
-        for number, refusal in refused.items():
-            if batch.claim(number):
-                batch.report_failed([number], refusal)
-        return bool(batch.todo)
 
     @property
     def runner(self) -> Backend:

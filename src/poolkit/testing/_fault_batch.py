@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .._backend import Batch, Record
+from ..backends._stand_in import StandIn
 from ._fault_calls import Fault, FaultyCall
 from ._fault_slot import InFront
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from ._fault_backend import FaultyBackend
 
 
-class FaultyBatch(Batch):
+class FaultyBatch(StandIn):
     """A batch as the pool behind knows it, which shares the original's life.
 
     Args:
@@ -20,18 +21,12 @@ class FaultyBatch(Batch):
         faults: What befalls which of its items.
     """
 
-    __slots__ = ("attempt", "front", "inner", "item", "noted")
+    __slots__ = ("front", "noted")
 
     def __init__(
         self, inner: Batch, front: "FaultyBackend", faults: Mapping[int, Iterable[Fault]]
     ) -> None:
-        super().__init__(inner.fn, inner.items, inner.kwargs, inner.options)
-        self.context = inner.context
-        self.todo = inner.todo
-        self.running = inner.running
-        self.attempt = inner.attempt
-        self.item = inner.item
-        self.inner = inner
+        super().__init__(inner)
         self.front = front
         self.noted: dict[int, Sequence[int]] = {}
         """Where each item that is struck stands in the plan's record."""
@@ -43,27 +38,12 @@ class FaultyBatch(Batch):
             self.fn = FaultyCall(inner.fn, bool(faults), front if front.shares_threads else None)
 
     @property
-    def unwanted(self) -> bool:  # type: ignore[override]
-        return self.inner.unwanted
-
-    @property
-    def may_repeat(self) -> bool:  # type: ignore[override]
-        return self.inner.may_repeat
-
-    @property
-    def origin(self) -> Batch:
-        return self.inner.origin
-
-    @property
     def unfinished_parts(self) -> Sequence[Batch]:
         return [self.front.sent(part) for part in self.inner.unfinished_parts]
 
-    def describe(self, number: int) -> str:
-        return self.inner.describe(number)
-
     def report(self, records: Sequence[Record]) -> None:
         with InFront(self.front):
-            self.inner.report(records)
+            super().report(records)
 
     def empty(self) -> None:
         """Keep nothing of what was taken back: it may stand in a queue for long."""

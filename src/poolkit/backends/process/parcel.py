@@ -1,7 +1,7 @@
 """What a task is on its way to a worker, and a result on its way back.
 
 Messages are marshalled: both ends run the same Python, and marshal is by far the quickest for
-plain values. Whatever is not one of `PLAIN` is pickled, each piece by itself, so that a bad one
+plain values. Whatever is not plain is pickled, each piece by itself, so that a bad one
 fails alone: an entry of a message is a plain value, or pickled bytes in disguise (see `Entry`).
 """
 
@@ -9,22 +9,13 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Sequence
-from itertools import chain
-from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
 from ..._backend import Batch
 from ..._errors import TaskSerializationError
+from .._plain import LARGE, all_plain
 from .._serialization import dump_task
-
-PLAIN: Final = frozenset({NoneType, bool, int, float, complex, str, bytes})
-"""Types whose values marshal keeps exactly; not their subclasses."""
-
-SIZED: Final = frozenset({str, bytes})
-"""Those of them that may be large."""
-
-FIXED: Final = PLAIN - SIZED
-"""Those that can't."""
 
 Entry = Any
 """Of arguments: a tuple of plain values, or the bytes of the pickled tuple. Of results: a plain
@@ -34,8 +25,6 @@ value, or a tuple that holds the bytes of the pickled value."""
 # A program that makes modules without end must not fill the workers' memory.
 _MOST_FUNCTIONS: Final = 2000
 _MOST_PARCELS: Final = 64
-# Bytes from which on arguments are large: they are sent to an idle worker only, and alone.
-LARGE: Final = 64 * 1024
 # What one piece may measure; marshal can't do more.
 MOST_BYTES: Final = 2**31 - 1024
 
@@ -137,7 +126,7 @@ class Packer:
         hold = len(items) > 1 and not options.at_most_once
         key = options.task_timeout, hold, batch.attempt
         kwargs = dict(batch.kwargs) if batch.kwargs else None
-        if _all_plain(items):
+        if all_plain(items):
             if fn is None and kwargs is None:
                 shared = function.parcels.get(key)
                 if shared is None:
@@ -161,7 +150,7 @@ class Packer:
         refused: dict[int, TaskSerializationError] = {}
         for number, args in enumerate(items):
             try:
-                entries.append(args if _all_plain((args,)) else self._dump(args))
+                entries.append(args if all_plain((args,)) else self._dump(args))
             except TaskSerializationError as error:
                 refused[number] = error
                 entries.append(b"")
@@ -174,27 +163,6 @@ class Packer:
                 "the arguments", f"they are {len(data):,} bytes", "Pass the path of a file instead"
             )
         return data
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a value is plain, and not large."""
-    return type(value) in FIXED or (type(value) in SIZED and len(value) <= LARGE)
-
-
-def _all_plain(items: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether all arguments of all items are plain, and none is large."""
-    if len(items) == 1:  # this is on the way of each `submit`
-        for arg in items[0]:  # noqa: SIM110 - at half the cost
-            if type(arg) not in FIXED and not is_plain(arg):
-                return False
-        return True
-    types = set(map(type, chain.from_iterable(items)))
-    if not types <= PLAIN:
-        return False
-    if types.isdisjoint(SIZED):
-        return True
-    sized = (arg for arg in chain.from_iterable(items) if type(arg) in SIZED)
-    return max(map(len, sized)) <= LARGE
 
 
 def _is_global(fn: Any) -> bool:

@@ -25,6 +25,8 @@ from ..._errors import (
     TaskTimeoutError,
 )
 from ..._task import Run, threads
+from .._call import RemoteCall
+from .._plain import FIXED, is_plain
 from .._serialization import dump_error, dump_result, load_task
 from .._tracebacks import without_our_frame
 from . import steps
@@ -32,7 +34,7 @@ from .board import ATTENTION, ENDED, SERIAL, START, Board, register_for_barriers
 from .channel import WorkerEnd
 from .lifeline import end_with, lead_group
 from .memory import resident_bytes
-from .parcel import FIXED, MOST_BYTES, is_plain
+from .parcel import MOST_BYTES
 
 # Results of a chunk are sent at this pace, in seconds of work.
 HOLD: Final = 0.002
@@ -68,23 +70,6 @@ def _checked(data: bytes) -> bytes:
             "the result", f"it is {len(data):,} bytes", "Return the path of a file instead"
         )
     return data
-
-
-class _Call:
-    """Stands for a batch and its options, for `current_task`."""
-
-    def __init__(self, limit: float | None, attempt: int) -> None:
-        self.task_timeout = limit
-        self.attempt = attempt
-        self.unwanted = False
-
-    @property
-    def options(self) -> "_Call":
-        return self
-
-    @property
-    def origin(self) -> "_Call":
-        return self
 
 
 class _Worker:
@@ -142,7 +127,7 @@ class _Worker:
                 if hold:
                     self._wake_holder()
                 threads.run = self._run
-                goes_on = self._work(fn, kwargs, _Call(limit, attempt), hold, entries)
+                goes_on = self._work(fn, kwargs, RemoteCall(limit, attempt), hold, entries)
                 threads.run = None
                 if not goes_on:
                     self._send()
@@ -150,7 +135,9 @@ class _Worker:
                     return
                 del fn, kwargs, entries
 
-    def _work(self, fn: Any, kwargs: bytes | None, call: _Call, hold: bool, entries: Any) -> bool:
+    def _work(
+        self, fn: Any, kwargs: bytes | None, call: RemoteCall, hold: bool, entries: Any
+    ) -> bool:
         """Run an assignment's items; False if this worker is to end before the next."""
         clock, reached, run = time.monotonic, self._step, self._run
         values, times = self._values, self._times
@@ -233,7 +220,7 @@ class _Worker:
         return not self._board.flagged(serial)
 
     def _pack_error(
-        self, caught: BaseException, function: Any, args: tuple[Any, ...], call: _Call
+        self, caught: BaseException, function: Any, args: tuple[Any, ...], call: RemoteCall
     ) -> bytes:
         error: BaseException = without_our_frame(caught)
         if isinstance(error, TaskCancelled):
