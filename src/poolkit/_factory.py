@@ -263,15 +263,26 @@ def _thread(
     max_abandoned: int | None = None,
 ) -> "Backend":
     from ._cpu import available_cpus
+
+    workers = max_workers or min(32, available_cpus() + 4)
+    make_threads = _threads(name, workers, thread_name_prefix, max_abandoned)
+    return make_threads(initializer=initializer, initargs=initargs)
+
+
+def _threads(
+    name: str, max_workers: int, thread_name_prefix: str, max_abandoned: int | None
+) -> "Callable[..., Backend]":
+    """Return what makes a pool of threads, but for what each thread does in it."""
+    from functools import partial
+
     from .backends.thread import DEFAULT_MAX_ABANDONED, ThreadBackend
 
-    return ThreadBackend(
+    return partial(
+        ThreadBackend,
         name,
-        max_workers or min(32, available_cpus() + 4),
-        initializer,
-        initargs,
-        thread_name_prefix or name.replace(" ", "-"),
-        DEFAULT_MAX_ABANDONED
+        max_workers,
+        thread_name_prefix=thread_name_prefix or name.replace(" ", "-"),
+        max_abandoned=DEFAULT_MAX_ABANDONED
         if max_abandoned is None
         else check_positive_int("max_abandoned", max_abandoned),
     )
@@ -294,21 +305,11 @@ def _interpreter(
             f"Python {platform.python_version()}, and needs 3.14 or newer",
             'use "process", or "thread"',
         )
-    from functools import partial
-
     from ._cpu import available_cpus
     from .backends.interpreter import InterpreterBackend
-    from .backends.thread import DEFAULT_MAX_ABANDONED, ThreadBackend
 
-    make_threads = partial(
-        ThreadBackend,
-        name,
-        max_workers or available_cpus(),
-        thread_name_prefix=thread_name_prefix or name.replace(" ", "-"),
-        max_abandoned=DEFAULT_MAX_ABANDONED
-        if max_abandoned is None
-        else check_positive_int("max_abandoned", max_abandoned),
-    )
+    workers = max_workers or available_cpus()
+    make_threads = _threads(name, workers, thread_name_prefix, max_abandoned)
     return InterpreterBackend(name, initializer, initargs, make_threads)
 
 

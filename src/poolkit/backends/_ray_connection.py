@@ -22,9 +22,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
-from .._errors import PoolBrokenError, TaskSerializationError
+from .._errors import PoolBrokenError
 from ._ray_start import LOCAL, check_address, join_cluster, no_client, start_cluster
-from ._remote_engine import Listener
+from ._remote_engine import Listener, reason_of, unfit
 from ._remote_worker import Message
 
 # How often we look whether somebody has ended the connection, in seconds.
@@ -242,19 +242,16 @@ class RayConnection:
             known.TaskUnschedulableError,
             known.RuntimeEnvSetupError,
         )
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         failure: Exception
         if isinstance(error, known.RayTaskError):
-            failure = TaskSerializationError(
-                "the task",
-                reason,
-                "The cluster's workers need the Python and the poolkit that this program has",
-            )
+            failure = unfit(error)
         elif isinstance(error, known.RayError) and not isinstance(error, refusals):
             task.listener.lost(error, died=True)
             return
         else:
-            failure = PoolBrokenError(task.pool, f"the cluster has refused a task ({reason})")
+            failure = PoolBrokenError(
+                task.pool, f"the cluster has refused a task ({reason_of(error)})"
+            )
         failure.__cause__ = error
         task.listener.lost(failure, died=False)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from .._backend import Batch, Capabilities
+from .._errors import TaskSerializationError
 from .._task import Run
 from ._remote_worker import Message, Parcel
 
@@ -71,6 +72,20 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release everything; all parcels have ended."""
         ...
+
+
+def unfit(error: BaseException) -> TaskSerializationError:
+    """Return the error of a parcel that a worker could not even begin to run."""
+    return TaskSerializationError(
+        "the task",
+        reason_of(error),
+        "The cluster's workers need the Python and the poolkit that this program has",
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a cluster says of a failure, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 class Sent:

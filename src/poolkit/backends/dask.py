@@ -28,10 +28,10 @@ from typing import Any, Final
 
 from .._backend import Capabilities
 from .._cpu import available_cpus
-from .._errors import PoolBrokenError, PoolShutdownError, TaskSerializationError
+from .._errors import PoolBrokenError, PoolShutdownError
 from ._dask_cluster import OwnCluster
 from ._dask_scheduler import make_death_rule, make_forgetting
-from ._remote_engine import Listener
+from ._remote_engine import Listener, reason_of, unfit
 from ._remote_worker import Parcel
 from ._supervised import ask_parcels, end_parcels, have_begun, supervise
 
@@ -219,18 +219,15 @@ class DaskEngine:
             last: Any = getattr(error, "last_worker", None)
             task.listener.lost(error, died=True, worker=getattr(last, "address", None))
             return
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         failure: Exception
         if self._client.status not in _ALIVE:
             failure = self._closed()
         elif isinstance(error, asyncio.CancelledError | concurrent.futures.CancelledError):
-            failure = PoolBrokenError(self._name, f"the cluster has dropped a task ({reason})")
-        else:
-            failure = TaskSerializationError(
-                "the task",
-                reason,
-                "The cluster's workers need the Python and the poolkit that this program has",
+            failure = PoolBrokenError(
+                self._name, f"the cluster has dropped a task ({reason_of(error)})"
             )
+        else:
+            failure = unfit(error)
         failure.__cause__ = error
         task.listener.lost(failure, died=False)
 
