@@ -5,6 +5,7 @@ own, so that what they leave behind is found.
 """
 
 import ctypes
+import importlib
 import os
 import pickle
 import signal
@@ -238,8 +239,7 @@ def test_no_exception_ends_a_worker(error: BaseException) -> None:
 
 
 def test_an_error_of_rays_is_the_users_own(pool: PoolExecutor) -> None:
-    import ray  # type: ignore[import-untyped, unused-ignore]
-
+    ray: Any = importlib.import_module("ray")
     error = pool.submit(raise_it, ray.exceptions.TaskCancelledError()).exception(LONG)
     assert type(error) is ray.exceptions.TaskCancelledError
 
