@@ -8,6 +8,11 @@ import pytest
 from .tasks import Gate, GateKeeper
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put Ray's tests last: it leaves sockets and processes' objects that others stumble on."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+
+
 @pytest.fixture
 def make_gate(tmp_path: Path) -> Iterator[Callable[[], GateKeeper]]:
     """Make gates; all are opened at the end, so that no task is left waiting."""

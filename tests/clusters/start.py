@@ -2,7 +2,6 @@
 
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +17,6 @@ def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(
         missing and sys.version_info >= (3, 14), reason=f"{package} is not installed"
     )
-
-
-# Ray leaves sockets and processes' objects behind in the process that used it, on which tests of
-# other pools stumble. So these run in a process of their own: POOLKIT_RAY=1 pytest -k "Ray or ray"
-only_with_ray = pytest.mark.skipif(
-    not os.environ.get("POOLKIT_RAY"), reason="Ray is tried by itself: set POOLKIT_RAY=1"
-)
 
 
 @contextmanager

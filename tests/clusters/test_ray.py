@@ -36,9 +36,9 @@ from poolkit.backends._remote_worker import Parcel
 from poolkit.backends.ray import RayEngine
 
 from ..tasks import GateKeeper, add, count_call, square
-from .start import needs, only_with_ray
+from .start import needs
 
-pytestmark = [needs("ray"), only_with_ray]
+pytestmark = [needs("ray"), pytest.mark.ray]
 
 CPUS: Final = 2
 LARGE: Final = 8 << 20

@@ -13,7 +13,7 @@ import pytest
 from poolkit import make_executor
 from poolkit.testing import ExecutorContract, ManualExecutor, SimulatedExecutor
 
-from ..clusters.start import dask_cluster, needs, only_with_ray
+from ..clusters.start import dask_cluster, needs
 
 
 class TestInline(ExecutorContract):
@@ -99,7 +99,7 @@ class TestDask(ExecutorContract):
         return make_executor("dask", address=self.address, **options)
 
 
-@only_with_ray
+@pytest.mark.ray
 @needs("ray")
 class TestRay(ExecutorContract):
     """One Ray, started for all of these tests; each pool joins it."""
