@@ -19,6 +19,7 @@ import pytest
 from poolkit import (
     PoolBrokenError,
     PoolExecutor,
+    TaskAbortedError,
     TaskFuture,
     TaskTimeoutError,
     make_executor,
@@ -536,6 +537,47 @@ def test_too_many_abandoned_threads_break_the_pool(make_hold: Callable[[], Hold]
         # Whether it had been started by then is open.
         assert running.exception(LONG) is None or isinstance(running.exception(), PoolBrokenError)
         hung.let_go()
+
+
+@pytest.mark.parametrize("verb", [map_ordered, map_outcomes])
+def test_an_item_of_a_chunk_can_be_given_up(
+    verb: Callable[..., Any], make_hold: Callable[[], Hold]
+) -> None:
+    # With `map_outcomes` each item's times are taken down, with the other they are not.
+    hold = make_hold()
+
+    def hold_at_five(number: int) -> int:
+        return number if number != 5 else hold(number)
+
+    found: list[Any] = []
+
+    def consume(results: Iterator[Any]) -> None:
+        try:
+            found.extend(results)
+        except TaskAbortedError as error:
+            found.append(error)
+
+    with make_executor("thread", 1) as pool:
+        results = verb(pool, hold_at_five, iter(range(10)), chunksize=10)
+        consumer = threading.Thread(target=consume, args=(results,))
+        consumer.start()
+        hold.wait_started()
+        backend = pool._link.backend
+        (running,) = backend.running()
+        assert running.batch.items[running.number] == (5,)
+        error = TaskAbortedError("hold_at_five(5)")
+        assert not backend.stop(running.batch, running.number + 1, error)
+        assert backend.stop(running.batch, running.number, error)
+        assert not backend.stop(running.batch, running.number, error)
+        assert backend.statistics().abandoned == 1
+        consumer.join(LONG)
+        assert not consumer.is_alive()
+        if verb is map_outcomes:
+            assert [outcome.index for outcome in found if not outcome.ok] == [5]
+            assert all(outcome.value == outcome.index for outcome in found if outcome.ok)
+        else:
+            assert found == [0, 1, 2, 3, 4, error]
+        assert pool.submit(abs, -1).result() == 1
 
 
 def test_abandoned_threads_that_end_do_not_count(make_hold: Callable[[], Hold]) -> None:

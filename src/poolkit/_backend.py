@@ -54,7 +54,8 @@ class Batch(abc.ABC):
         context: A copy of the submitter's context variables; each of several calls needs one of
             its own.
         todo: Indices that nobody has claimed, last first, so that ``pop()`` claims in order.
-        running: Index of each item that runs in this process, and what runs it.
+        running: Index of each item that runs in this process, and what runs it; or a negative
+            number, where only that knows which item it is.
         parcel: Whatever the backend makes of it, for itself.
     """
 
@@ -66,6 +67,9 @@ class Batch(abc.ABC):
     """Whether items may be run again that were finished when their worker was lost."""
     is_due: bool = True
     """Whether it may start now."""
+    timed: bool = True
+    """Whether anybody asks when each of its items ran. If not, and if none has a limit, they may be
+    told as if all had taken equally long: a look at the clock costs more than a quick item."""
     item: int = 0
     """Which item of its `origin` its only one is, if that is another batch."""
 

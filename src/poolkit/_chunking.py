@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ._records import Record
 
 # More would make the first result of a chunk late without making the rest cheaper.
-MOST: Final = 1024
+MOST: Final = 4096
 # What is kept of the weight of earlier items with each report.
 MEMORY: Final = 0.75
 

@@ -209,6 +209,7 @@ def open_window(
     retry: "Retry | Inherit | None",
     progress: Progress,
     at_most_once: bool = False,
+    timed: bool = False,
     begin: bool = True,
 ) -> "Window":
     """Check the options that all verbs share, and open a window.
@@ -226,6 +227,7 @@ def open_window(
         retry: Whether and how failed items are tried again.
         progress: What shows the progress.
         at_most_once: Whether nothing may be run twice.
+        timed: Whether it matters when each item ran.
         begin: Whether to set the workers to work at once.
     """
     check_callable("fn", fn)
@@ -241,6 +243,7 @@ def open_window(
             task_timeout=task_timeout,
             retry=retry,
             at_most_once=at_most_once,
+            timed=timed,
             chunking=make_chunking(chunksize, pool._link.backend.chunk_seconds),
             ordered=ordered,
             bound=bound,
@@ -433,6 +436,7 @@ def map_outcomes(
         timeout=timeout,
         retry=retry,
         at_most_once=at_most_once,
+        timed=True,
         progress=progress,
     )
 

@@ -71,6 +71,39 @@ class Successes(Sequence[Record]):
         return self.times[-1] - self.times[0]
 
 
+class EvenTimes(Sequence[float]):
+    """When items began, and the last one ended, as if all had taken equally long.
+
+    Args:
+        first: When the first one began.
+        last: When the last one ended.
+        count: How many items.
+    """
+
+    __slots__ = ("_count", "_first", "_step")
+
+    def __init__(self, first: float, last: float, count: int) -> None:
+        self._first = first
+        self._step = (last - first) / count
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count + 1
+
+    @overload
+    def __getitem__(self, index: int) -> float: ...
+    @overload
+    def __getitem__(self, index: slice) -> "EvenTimes": ...
+    def __getitem__(self, index: int | slice) -> "float | EvenTimes":
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            assert step == 1, "every other time would be that of no item"
+            return EvenTimes(self[start], self[stop - 1], stop - 1 - start)
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._first + self._step * (index % len(self))
+
+
 def seconds_of(records: Sequence[Record]) -> float:
     """Return how long items ran, all together."""
     if isinstance(records, Successes):

@@ -47,7 +47,7 @@ FIRST_PULLS: Final = 0.005
 # With no bound given: chunks ahead per worker (one runs, one waits, one comes back, one is
 # looked at), and the most items ahead, however small.
 CHUNKS_AHEAD: Final = 4
-ITEMS_AHEAD: Final = 4096
+ITEMS_AHEAD: Final = 16384
 
 
 class Inbox(queue.SimpleQueue[Any]):
@@ -77,7 +77,7 @@ class Inbox(queue.SimpleQueue[Any]):
 class WindowBatch(FaceBatch):
     """A chunk of a window's input."""
 
-    __slots__ = ("base", "dispatched", "inbox", "missing")
+    __slots__ = ("base", "dispatched", "inbox", "missing", "timed")
 
     def __init__(
         self,
@@ -87,8 +87,10 @@ class WindowBatch(FaceBatch):
         options: TaskOptions,
         base: int,
         inbox: Inbox,
+        timed: bool,
     ) -> None:
         super().__init__(link, fn, items, {}, options)
+        self.timed = timed
         self.base = base
         self.dispatched = link.backend.clock.monotonic()
         self.inbox = inbox
@@ -144,6 +146,7 @@ class Window:
         ordered: bool,
         bound: float | None = None,
         as_submits: bool = False,
+        timed: bool = False,
         length: int | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
@@ -162,6 +165,7 @@ class Window:
             bound: The most items pulled and not yet yielded; None to choose, inf for all.
             as_submits: Whether items are sent like a series of `submit` calls: under the pool's
                 ``max_pending``, and ahead of the consumer even if that means to run them here.
+            timed: Whether it matters when each item ran.
             length: Length of the input, if known.
             timeout: Seconds from now until the last result must have been yielded.
             progress: Told of items that came back.
@@ -183,6 +187,7 @@ class Window:
         self._ordered = ordered
         self._bound = bound
         self._as_submits = as_submits
+        self._timed = timed or link.events is not None
         self._in_caller = in_caller
         self._length = length
         self._deadline = None if timeout is None else self._clock.monotonic() + timeout
@@ -274,7 +279,9 @@ class Window:
         if self._in_caller:  # elsewhere, time passes in `_get`
             self.check_deadline()
         base, self._pulled = self._pulled, self._pulled + len(items)
-        batch = WindowBatch(self._link, self._fn, items, self._options, base, self.inbox)
+        batch = WindowBatch(
+            self._link, self._fn, items, self._options, base, self.inbox, self._timed
+        )
         self._in_flight[batch] = None
         try:
             self._link.dispatch(batch, bounded=self._as_submits)

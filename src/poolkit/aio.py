@@ -283,8 +283,9 @@ class AsyncResults(AsyncIterator[R]):
         if asynchronous:
             self._source, length = _zipped(iterables, strict), None
             inputs = self._hand = PushedHand(pool._link.backend.clock)
+        timed = convert is _map.outcomes
         self._window = _map.open_window(
-            pool, fn, inputs, length, ordered=ordered, begin=False, **given
+            pool, fn, inputs, length, ordered=ordered, timed=timed, begin=False, **given
         )
         # A pool that runs only while somebody waits for it can't be awaited.
         self._window.waits = pool._link.backend.hosted

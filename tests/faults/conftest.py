@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from poolkit import PoolExecutor, Statistics, make_executor
+from poolkit import PoolExecutor, Statistics, _map, make_executor
 
 from ..tasks import GateKeeper, square
 from .census import adopt_orphans, census, descendants, kill, what_is_left
@@ -28,6 +28,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     if report.failed:
         item.stash[_failed] = True
     return report
+
+
+@pytest.fixture(params=["timed", "untimed"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `map_outcomes` run its items as it does, and as verbs do that ask for no times."""
+    if request.param == "untimed":
+        open_window = _map.open_window
+
+        def open_untimed(*args: Any, timed: bool = False, **options: Any) -> Any:
+            return open_window(*args, **options)
+
+        monkeypatch.setattr(_map, "open_window", open_untimed)
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -28,6 +28,7 @@ FATAL = (
 )
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("at_most_once", [False, True])
 @pytest.mark.parametrize("chunksize", [1, 10, "auto"])
 def test_a_crash_is_that_of_its_item(
@@ -67,6 +68,7 @@ def test_a_crash_is_that_of_its_item(
         assert set(times.values()) == {1}
 
 
+@pytest.mark.usefixtures("either_way")
 def test_the_last_item_of_a_chunk_may_die(make_pool: MakePool, innocents: Innocents) -> None:
     pool = make_pool()
     codes = [(number,) for number in range(20)]
@@ -115,6 +117,7 @@ def test_map_ordered_raises_a_crash_in_its_place(
             next(results)
 
 
+@pytest.mark.usefixtures("either_way")
 def test_errors_are_those_of_single_items(make_pool: MakePool, innocents: Innocents) -> None:
     pool = make_pool()
     with innocents(pool):
@@ -128,6 +131,7 @@ def test_errors_are_those_of_single_items(make_pool: MakePool, innocents: Innoce
             assert outcome.unwrap() == number
 
 
+@pytest.mark.usefixtures("either_way")
 def test_what_cannot_travel_fails_alone(make_pool: MakePool, innocents: Innocents) -> None:
     pool = make_pool()
     bad: dict[int, Any] = {3: threading.Lock(), 14: cargo.BadAt("StopIteration"), 25: "lock"}
@@ -185,6 +189,7 @@ def test_results_do_not_wait_for_a_slow_neighbour(
         assert list(results) == list(range(5, 10))
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_chunk_of_nothing_but_deaths(make_pool: MakePool, innocents: Innocents) -> None:
     pool = make_pool()
     with innocents(pool):

@@ -104,6 +104,7 @@ def kill_a_worker_at_each(
     assert step > 15, "the steps are not counted"
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_worker_killed_at_any_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path
 ) -> None:

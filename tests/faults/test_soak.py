@@ -93,6 +93,7 @@ def do_something(pool: PoolExecutor, book: Book, dice: random.Random, runs: Path
             future.cancel()
 
 
+@pytest.mark.usefixtures("either_way")
 def test_random_faults_among_random_tasks(make_pool: MakePool, runs: Path) -> None:
     pool = make_pool(2, kill_grace=0.1)
     until = time.monotonic() + SECONDS

@@ -160,6 +160,12 @@ IMPATIENT = """
 ITSELF_ONLY = ("-k", "itself")
 
 
+@pytest.fixture(autouse=True)
+def _no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load none that happens to be installed: that takes longer than most of the tests."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
 def run(pytester: pytest.Pytester, module: str, *options: str) -> pytest.RunResult:
     """Run the suite on an executor, in a process of its own."""
     pytester.makepyfile(HEAD + module)

@@ -31,7 +31,11 @@ def all_plain(items: Sequence[tuple[Any, ...]]) -> bool:
             if type(arg) not in FIXED and not is_plain(arg):
                 return False
         return True
-    types = set(map(type, chain.from_iterable(items)))
+    types: set[type]
+    try:
+        types = {type(arg) for (arg,) in items}
+    except ValueError:  # there are more, or fewer
+        types = set(map(type, chain.from_iterable(items)))
     if not types <= PLAIN:
         return False
     if types.isdisjoint(SIZED):

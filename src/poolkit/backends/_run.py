@@ -112,6 +112,10 @@ class LocalRun(Run):
     def hand_over(self) -> None:
         """Report what has ended. Any thread may call it."""
 
+    def give_up(self, number: int) -> bool:
+        """Take an item from the worker, where `Batch.running` does not tell which one it has."""
+        return False
+
     def take_records(self) -> Sequence[Record]:
         """Return what has ended and was not reported; it counts as reported from now on."""
         return ()
@@ -209,7 +213,7 @@ class ChunkRun(LocalRun):
         """Report a failure; False if the item has been given up meanwhile."""
         duration = time.monotonic() - start
         error = self._judge(error, duration)
-        if batch.running.pop(number, None) is None:
+        if not self._settle(batch, number):
             self._too_late(batch, number, error, duration)
             del error
             return False
@@ -219,6 +223,10 @@ class ChunkRun(LocalRun):
         # The user's frames in a traceback lead back to this one, for as long as the error lives.
         del batch, error
         return True
+
+    def _settle(self, batch: Batch, number: int) -> bool:
+        """Take the right to report an item; False if it has been given up."""
+        return batch.running.pop(number, None) is not None
 
     def has_news(self) -> bool:
         return bool(self._values)
@@ -242,15 +250,6 @@ class ChunkRun(LocalRun):
             return taken
 
 
-def make_run(batch: Batch, worker: str, owner: object = None) -> LocalRun:
-    """Return a pass over a batch, to be executed.
-
-    Not here: an error's traceback leads back to all frames that the call was made from, and one
-    of them would keep the batch.
-    """
-    return (LocalRun if len(batch.items) == 1 else ChunkRun)(batch, worker, owner)
-
-
 def surrender(
     batch: Batch, number: int, error: BaseException
 ) -> tuple[LocalRun, list[Record]] | None:
@@ -262,6 +261,9 @@ def surrender(
         not started.
     """
     run: LocalRun | None = batch.running.pop(number, None)
+    if run is None:
+        runs: list[LocalRun] = list(batch.running.values())
+        run = next((each for each in runs if each.give_up(number)), None)
     if run is None:
         return None
     run.ask_to_stop()
@@ -279,5 +281,6 @@ def running_items(batches: Sequence[Batch | None]) -> list[Running]:
         Running(batch, number, run.start)
         for batch in batches
         if batch is not None
-        for number, run in list(batch.running.items())
+        for key, run in list(batch.running.items())
+        if (number := key if key >= 0 else run.at_hand) is not None
     ]

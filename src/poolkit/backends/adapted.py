@@ -32,8 +32,9 @@ from .._errors import PoolBrokenError, PoolShutdownError, TaskSerializationError
 from .._task import Run, threads
 from ._call import RemoteCall
 from ._packing import unpack
+from ._quick_run import make_run
 from ._remote_worker import call_one
-from ._run import MAX_NESTED, make_run, running_items, surrender
+from ._run import MAX_NESTED, running_items, surrender
 from ._serialization import dump_task
 from ._tracebacks import without_our_frame
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from .._backend import Backend, Batch, Capabilities, Record, Running, Statistics
 from .._errors import PoolBrokenError, TaskTimeoutError
-from ._run import make_run, running_items
+from ._quick_run import make_run
+from ._run import running_items
 from ._stand_in import StandIn
 
 

@@ -38,7 +38,8 @@ from .._backend import Backend, Batch, Capabilities, Running, Statistics
 from .._errors import PoolBrokenError
 from .._task import threads
 from ._pending import PendingQueue, pop_runnable
-from ._run import MAX_NESTED, LocalRun, make_run, running_items, surrender
+from ._quick_run import make_run
+from ._run import MAX_NESTED, LocalRun, running_items, surrender
 
 DEFAULT_MAX_ABANDONED = 64
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, Final, Literal
 
-FLAGS: Final = 4096
+FLAGS: Final = 16384
 """How many items may be outstanding at a worker: each has a flag of its own on the board."""
 
 # Words of eight bytes. Those of the two writers stand in different cache lines.

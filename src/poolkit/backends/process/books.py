@@ -20,9 +20,9 @@ HOLE: Final = -1
 
 
 class Assignment:
-    """Items of one batch that travel together."""
+    """Items of one batch that travel together, in the order of their numbers."""
 
-    __slots__ = ("batch", "first", "numbers", "parcel", "sent")
+    __slots__ = ("batch", "first", "numbers", "parcel", "sent", "whole")
 
     def __init__(self, batch: Batch, parcel: Parcel, first: int) -> None:
         self.batch: Any = batch
@@ -32,11 +32,18 @@ class Assignment:
         self.numbers: list[int] = []
         """The item of the batch for each serial; `HOLE` for what is settled or taken back."""
         self.sent = False
+        self.whole = True
+        """Whether none of its items was taken out of their turn."""
 
     @property
     def next(self) -> int:
         """The serial after its last."""
         return self.first + len(self.numbers)
+
+    def is_run(self, low: int, high: int) -> bool:
+        """Whether a part of its numbers, none of which is settled, follow one another."""
+        first = self.numbers[low]
+        return self.whole and first != HOLE and self.numbers[high - 1] - first < high - low
 
 
 class Books:
@@ -88,6 +95,7 @@ class Books:
     def take(self, assignment: Assignment, serial: int) -> int:
         """Strike an item off; return its number. Whoever does so settles it or sends it again."""
         index = serial - assignment.first
+        assignment.whole = False  # before it is true, as an interrupt may come in between
         number, assignment.numbers[index] = assignment.numbers[index], HOLE
         return number
 

@@ -35,7 +35,7 @@ LONG: Final = 0.01
 # The most tasks ahead, however short they are; a message of so many costs little more than of one.
 MOST_AHEAD: Final = 128
 # The most items of one chunk that are sent in one piece.
-_MOST_ITEMS: Final = 1024
+_MOST_ITEMS: Final = 4096
 # What is behind an item that has run for so long, in seconds, is taken back.
 STUCK: Final = 0.02
 # A worker that was sent work and has not begun it after so long, in seconds, gets it taken away.
@@ -148,7 +148,7 @@ class Feeding:
                 and (best is None or (best.books and worker.load < best.load))
                 and (worker.load < AHEAD / 2 or (books.outstanding == 1 and worker.load < LONG))
                 and not worker.channel.unsent
-                and books.outstanding < MOST_AHEAD // 2
+                and len(books.assignments) < MOST_AHEAD // 2
             ):
                 best = worker
         return best
@@ -211,11 +211,14 @@ class Feeding:
                 name = function.number, None if known else function.data
                 worker.known.add(function.number)
             entries = assignment.batch.items if parcel.entries is None else parcel.entries
-            if len(entries) > 1 and numbers != list(range(len(entries))):
-                # A part of them. What was taken back just now has its flag set, and is passed over.
+            if not assignment.is_run(0, len(numbers)):
+                # What was taken back just now has its flag set, and is passed over.
                 entries = [() if n == HOLE else entries[n] for n in numbers]
-            options = parcel.limit, parcel.hold, parcel.attempt
-            message.append((assignment.first, name, parcel.kwargs, options, entries))
+            elif len(numbers) != len(entries):
+                entries = entries[numbers[0] : numbers[-1] + 1]
+            # As marshal refuses what is no plain tuple.
+            terms = tuple(parcel.terms)
+            message.append((assignment.first, name, parcel.kwargs, terms, entries))
         worker.channel.queue(frame(marshal.dumps(message)))
         if self.step is not None:
             self.step()

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..._backend import Batch
 from ..._errors import TaskSerializationError
@@ -29,6 +29,17 @@ _MOST_PARCELS: Final = 64
 MOST_BYTES: Final = 2**31 - 1024
 
 
+class Terms(NamedTuple):
+    """How a worker is to run the items of a batch."""
+
+    limit: float | None
+    hold: bool
+    """Whether results may be held back, and so lost and repeated."""
+    attempt: int
+    timed: bool
+    """Whether it matters when each item ran."""
+
+
 class Function:
     """What is known of a function: its pickled name, its number, and how long calls take."""
 
@@ -39,8 +50,8 @@ class Function:
         self.data = data
         self.mean = math.inf
         """Seconds that a call takes; infinite while nobody knows."""
-        self.parcels: dict[tuple[float | None, bool, int], Parcel] = {}
-        """The parcels of batches that need none of their own, by limit, hold and attempt."""
+        self.parcels: dict[Terms, Parcel] = {}
+        """The parcels of batches that need none of their own."""
 
     def observe(self, seconds: float) -> None:
         """Learn from a call, or from the mean of several."""
@@ -54,7 +65,7 @@ class Parcel:
     each costs the collector time.
     """
 
-    __slots__ = ("attempt", "entries", "fn", "function", "hold", "kwargs", "large", "limit")
+    __slots__ = ("entries", "fn", "function", "kwargs", "large", "terms")
 
     def __init__(
         self,
@@ -62,9 +73,7 @@ class Parcel:
         fn: bytes | None,
         kwargs: bytes | None,
         entries: list[Entry] | None,
-        limit: float | None,
-        hold: bool,
-        attempt: int,
+        terms: Terms,
     ) -> None:
         self.function = function
         self.fn = fn
@@ -73,15 +82,13 @@ class Parcel:
         self.entries = entries
         """One for each of the batch's items; None if the items are plain, and their own entries."""
         self.large = entries is not None and sum(map(len, entries)) > LARGE
-        self.limit = limit
-        self.hold = hold
-        """Whether results may be held back, and so lost and repeated."""
-        self.attempt = attempt
+        self.terms = terms
 
     def part(self, number: int, attempt: int) -> "Parcel":
         """Return the parcel of one item, for another attempt at it."""
         entries = None if self.entries is None else [self.entries[number]]
-        return Parcel(self.function, self.fn, self.kwargs, entries, self.limit, False, attempt)
+        terms = Terms(self.terms.limit, hold=False, attempt=attempt, timed=True)
+        return Parcel(self.function, self.fn, self.kwargs, entries, terms)
 
 
 class Packer:
@@ -124,21 +131,22 @@ class Packer:
         function, fn = self._function(batch.fn)
         items, options = batch.items, batch.options
         hold = len(items) > 1 and not options.at_most_once
-        key = options.task_timeout, hold, batch.attempt
+        timed = batch.timed or not hold or options.task_timeout is not None
+        terms = Terms(options.task_timeout, hold, batch.attempt, timed)
         kwargs = dict(batch.kwargs) if batch.kwargs else None
         if all_plain(items):
             if fn is None and kwargs is None:
-                shared = function.parcels.get(key)
+                shared = function.parcels.get(terms)
                 if shared is None:
                     if len(function.parcels) >= _MOST_PARCELS:  # limits that are never the same
                         function.parcels.clear()
-                    shared = function.parcels[key] = Parcel(function, None, None, None, *key)
+                    shared = function.parcels[terms] = Parcel(function, None, None, None, terms)
                 return shared, None
             entries, refused = None, None
         else:
             entries, refused = self._entries(items)
         packed = None if kwargs is None else self._dump(kwargs)
-        return Parcel(function, fn, packed, entries, *key), refused
+        return Parcel(function, fn, packed, entries, terms), refused
 
     def _entries(
         self, items: Sequence[tuple[Any, ...]]

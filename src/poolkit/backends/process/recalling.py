@@ -176,9 +176,9 @@ class Recalling(Feeding):
         for worker in list(self.workers):
             begun = worker.board.serial
             assignment = worker.books.find(begun)
-            if assignment is None or assignment.parcel.limit is None:
+            if assignment is None or assignment.parcel.terms.limit is None:
                 continue
-            limit, start = assignment.parcel.limit, worker.board.start
+            limit, start = assignment.parcel.terms.limit, worker.board.start
             left = start + limit - now
             if worker.board.ended >= begun:  # in time, or nearly so; its result is on its way
                 left = max(left, MUTE)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..._backend import Batch, Successes
 from ..._errors import PoolBrokenError, WorkerCrashedError
+from ..._records import EvenTimes
 from .books import HOLE, Assignment
 from .endings import Delivery, Ending, Packed
 from .feeding import MOST_FAILURES
@@ -30,6 +31,8 @@ class Settling(Recalling):
         """Strike items off that a worker has reported; deliver them, still packed, by batch."""
         first, when, values, errors = message
         times: Any = array("d", when)
+        if len(times) <= len(values):
+            times = EvenTimes(times[0], times[-1], len(values))
         books, assignments = worker.books, worker.books.assignments
         skipped: list[tuple[Any, int]] = []
         serial, end = first, first + len(values)
@@ -100,7 +103,7 @@ class Settling(Recalling):
         charged = False
         for assignment, serial in list(books.live()):
             number = books.take(assignment, serial)
-            batch, hold = assignment.batch, assignment.parcel.hold
+            batch, hold = assignment.batch, assignment.parcel.terms.hold
             finished = serial < begun or ended == serial
             if serial > begun or (hold and finished and batch.may_repeat):
                 again.append((batch, number))
@@ -153,12 +156,12 @@ def _run_of(
     high: int,
     first_serial: int,
     values: list[Any],
-    times: "array[float]",
+    times: Any,
 ) -> Successes | None:
     """Strike following items off at once; None if they are not, or few."""
     count, numbers = high - low, assignment.numbers
     first = numbers[low]
-    if count < 2 or first == HOLE or numbers[low:high] != list(range(first, first + count)):
+    if count < 2 or not assignment.is_run(low, high):
         return None
     numbers[low:high] = [HOLE] * count
     at = low + assignment.first - first_serial
