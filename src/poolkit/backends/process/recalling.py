@@ -118,7 +118,7 @@ class Recalling(Feeding):
                 look = min(look, self._look_at_mute(worker, begun, now))
                 continue
             age = now - worker.board.start
-            if age < patience:
+            if age < patience and not (idle and _expected(worker, begun) > STUCK):
                 look = min(look, patience - age)
                 continue
             waiting = [serial for _, serial in worker.books.live(begun)]
@@ -207,6 +207,16 @@ class Recalling(Feeding):
         error = PoolBrokenError(self.name, self.broken.reason)
         error.__cause__ = self.broken.__cause__
         return error
+
+
+def _expected(worker: Worker, begun: int) -> float:
+    """Return how long what waits at a worker should take, in seconds, as far as is known.
+
+    Items may take longer than those by which the size of their chunk was chosen.
+    """
+    books = worker.books
+    mean = books.assignments[-1].parcel.function.mean
+    return (books.next - 1 - begun) * mean if mean < math.inf else 0.0
 
 
 def _late(batch: Batch, number: int, limit: float) -> BaseException:
