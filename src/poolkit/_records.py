@@ -31,15 +31,17 @@ class Successes(Sequence[Record]):
         values: What they returned. Belongs to whoever got this: it may be used up.
         times: When each began, and, last, when the last one ended.
         worker: Who ran them.
+        small: Whether none of the values takes memory to speak of, as far as is known.
     """
 
-    __slots__ = ("first", "times", "values", "worker")
+    __slots__ = ("first", "small", "times", "values", "worker")
 
     def __init__(self, first: int, values: list[Any], times: Sequence[float], worker: str) -> None:
         self.first = first
         self.values = values
         self.times = times
         self.worker = worker
+        self.small = False
 
     def __len__(self) -> int:
         return len(self.times) - 1

@@ -201,7 +201,7 @@ class Window:
         self._early: dict[int, Arrival] = {}  # came back before its turn
         self._turn = 0  # the place of the next item in the input's order
         self._ready: deque[Arrival] = deque()  # may be yielded
-        self._turns: list[int] = []  # of what was yielded last
+        self._turns: list[Any] = []  # what was yielded last ends when this is cleared
         self.starved = False
         """Whether what was yielded last was `NOTHING_YET`."""
         self.waits = True
@@ -366,7 +366,7 @@ class Window:
                 yield iter(())
                 continue
             if isinstance(records, Successes):
-                handover = [self.serve(records.values)]
+                handover = [self.serve(records.values, small=records.small)]
                 del records
                 yield handover.pop()
                 continue
@@ -385,12 +385,19 @@ class Window:
                         del error  # a traceback that holds its own error would be a cycle
                 yield handover.pop()
 
-    def serve(self, values: list[Any]) -> Iterator[Any]:
+    def serve(self, values: list[Any], *, small: bool = False) -> Iterator[Any]:
         """Return an iterator that uses a list up, and ends when the window is closed.
 
         All in C. It keeps nothing that it has yielded: that may be large, and its consumer may
         want to be rid of it.
+
+        Args:
+            values: The list.
+            small: Whether all of them may be kept until the last has been yielded.
         """
+        if small:
+            self._turns = values
+            return iter(values)
         values.reverse()
         self._turns = [-1] * len(values)
         return map(values.pop, self._turns)

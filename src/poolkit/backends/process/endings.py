@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from ..._backend import Batch, Record, Successes, make_record
+from .._plain import FIXED
 from .._serialization import load_error, load_result
 
 Packed = list[tuple[int, Any, bytes | None, float, float]]
@@ -50,8 +51,10 @@ def unpack_run(worker: str, run: Run) -> Sequence[Record]:
     """Unpickle results; whatever goes wrong there is that item's own failure."""
     if not isinstance(run, Successes):
         return [unpack(worker, *each) for each in run]
-    if tuple not in set(map(type, run.values)):
-        return run  # all plain
+    types = set(map(type, run.values))
+    if tuple not in types:  # all plain
+        run.small = types <= FIXED
+        return run
     return [unpack(worker, r.number, r.value, None, r.start, r.duration) for r in run]
 
 
