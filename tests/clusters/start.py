@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from poolkit.backends._dask_cluster import keep_workers
+
 
 def needs(package: str) -> pytest.MarkDecorator:
     """Skip where a package may be missing; where it has to be there, a test without it fails."""
@@ -24,6 +26,7 @@ def dask_cluster(workers: int, **options: Any) -> Iterator[str]:
     """Start a Dask cluster, of processes with one thread each; give its address."""
     dask: Any = importlib.import_module("dask")
     distributed: Any = importlib.import_module("distributed")
+    keep_workers()
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         cluster = distributed.LocalCluster(
             n_workers=workers,

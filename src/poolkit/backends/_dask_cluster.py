@@ -147,8 +147,19 @@ def _make_scratch() -> str:
     return scratch
 
 
+def keep_workers() -> None:
+    """Have Dask never give up on a worker of a local cluster, for good.
+
+    By default, it looks 15 s after a death whether the worker is back, and ends what would start it
+    anew if it is not. After two deaths within 15 s, it may look just when the second is mended.
+    """
+    dask: Any = importlib.import_module("dask")
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "365d"})
+
+
 def _start(workers: int) -> Any:
     distributed: Any = importlib.import_module("distributed")
+    keep_workers()
     return distributed.LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
