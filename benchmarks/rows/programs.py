@@ -3,6 +3,7 @@
 A pool's workers import the program that made it, with all that it imports: that is part of it.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -82,7 +83,16 @@ def run(program: str) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "program.py")
         script.write_text(program)
-        done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+        # With bytecode, as installed packages have it: else, whatever was not installed, but is
+        # imported from its sources, would be compiled in each sample, in each of its processes.
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+        done = subprocess.run(
+            [sys.executable, script],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"exit {done.returncode}")
     return [float(word) for word in done.stdout.split()]

@@ -31,10 +31,9 @@ from .._serialization import dump_error, dump_result, load_task
 from .._tracebacks import without_our_frame
 from . import steps
 from .board import ATTENTION, ENDED, SERIAL, START, Board, register_for_barriers
-from .channel import WorkerEnd
+from .channel import MOST_BYTES, WorkerEnd
 from .lifeline import end_with, lead_group
 from .memory import resident_bytes
-from .parcel import MOST_BYTES
 
 # Results of a chunk are sent at this pace, in seconds of work.
 HOLD: Final = 0.002
