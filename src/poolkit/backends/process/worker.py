@@ -100,6 +100,7 @@ class _Worker:
         """Run what comes until the parent has no more."""
         channel = self._channel
         channel.send(marshal.dumps(("ready",)))
+        register_for_barriers()  # before any stamp, and while the parent answers
         self._reached()
         while True:
             if channel.idle:
@@ -301,10 +302,10 @@ def main(
     end_with(lifeline.take(), leads_group=lead_group())
     with contextlib.suppress(Exception):  # a standard error that is no file
         faulthandler.enable()
-    register_for_barriers()
     end = WorkerEnd(socket.socket(fileno=channel.take()))
     worker = _Worker(end, Board.open(board.take()), most_memory)
     if initializer is not None:
+        register_for_barriers()  # once it has started threads, that would take milliseconds
         try:
             initializer(*initargs)
         except BaseException as error:
