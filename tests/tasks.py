@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import attrs
 
@@ -34,6 +34,11 @@ from poolkit.testing._contract_tasks import unpicklable as unpicklable
 
 def worker_id(_x: object = None) -> tuple[int, int]:
     return os.getpid(), threading.get_ident()
+
+
+def meet(barrier: Any) -> None:
+    """Wait for others at a barrier."""
+    barrier.wait()
 
 
 class Meter:

@@ -348,17 +348,17 @@ def test_describe_call() -> None:
 def own_group(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
     """Set what this process's control groups are, on a machine of 16 CPUs; None: no such file."""
     monkeypatch.setattr(_cpu, "_affinity", lambda: 16)
-    read_text = Path.read_text
+    read_file = _cpu._read
     content: str | None = None
 
-    def read(path: Path, *args: Any, **kwargs: Any) -> str:
-        if path != Path("/proc/self/cgroup"):
-            return read_text(path, *args, **kwargs)
+    def read(path: str) -> str:
+        if path != "/proc/self/cgroup":
+            return read_file(path)
         if content is None:
             raise FileNotFoundError(path)
         return content
 
-    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr(_cpu, "_read", read)
 
     def set_content(text: str | None) -> None:
         nonlocal content

@@ -17,7 +17,6 @@ Invariants:
 """
 
 import abc
-import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import Context, copy_context
@@ -268,7 +267,9 @@ class Backend(Protocol):
 
     def draw(self) -> float:
         """Return a random number from 0 to 1, for pauses between attempts."""
-        return random.random()
+        from random import random  # who never tries again needs none
+
+        return random()
 
     def attend(self, awaiting: Any) -> bool:
         """Be told that this thread is about to wait for batches; where `hosted`.

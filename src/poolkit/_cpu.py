@@ -2,7 +2,6 @@
 
 import math
 import os
-from pathlib import Path
 
 from ._public import public
 
@@ -21,7 +20,7 @@ def available_cpus(*, cgroup_root: str = "/sys/fs/cgroup") -> int:
         The count. It is read anew at each call, as limits can change.
     """
     count = _affinity()
-    quota = _cgroup_quota(Path(cgroup_root))
+    quota = _cgroup_quota(cgroup_root.rstrip("/"))
     return max(1, count if quota is None else min(count, math.ceil(quota)))
 
 
@@ -36,42 +35,49 @@ def _affinity() -> int:
         return os.cpu_count() or 1
 
 
-def _cgroup_quota(root: Path) -> float | None:
+# Paths are strings here, as pathlib would be a good part of what a pool takes to start.
+
+
+def _cgroup_quota(root: str) -> float | None:
     """Return the smallest CPU quota from this process's group up to the root, in CPUs."""
     quotas: list[float] = []
     for group in _own_groups(root):
-        for folder in (group, *group.parents):
-            if root not in (folder, *folder.parents):
-                break
-            quota = _folder_quota(folder)
-            if quota is not None:
-                quotas.append(quota)
+        names = group[len(root) :].split("/")  # the first is empty
+        for count in range(1, len(names) + 1):
+            quotas += _folder_quota(root + "/".join(names[:count]))
     return min(quotas, default=None)
 
 
-def _own_groups(root: Path) -> list[Path]:
+def _own_groups(root: str) -> list[str]:
     """Return this process's folders below `root`: one for version 2, one for version 1's cpu."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _read("/proc/self/cgroup").splitlines()
     except OSError:
         return [root]
-    groups = [root, root / "cpu"]  # what a container sees when the paths name the host's tree
+    groups = [root, f"{root}/cpu"]  # what a container sees when the paths name the host's tree
     for line in lines:
         _, controllers, path = line.split(":", 2)
+        path = path.rstrip("/")
         if controllers == "":
-            groups.append(root / path.lstrip("/"))
+            groups.append(root + path)
         elif "cpu" in controllers.split(","):
-            groups += [root / name / path.lstrip("/") for name in ("cpu", controllers)]
+            groups += [f"{root}/{name}{path}" for name in ("cpu", controllers)]
     return groups
 
 
-def _folder_quota(folder: Path) -> float | None:
+def _folder_quota(folder: str) -> list[float]:
+    """Return a folder's quota, if it has one that can be read."""
     try:
-        if (folder / "cpu.max").exists():
-            limit, period = (folder / "cpu.max").read_text().split()
-            return None if limit == "max" else int(limit) / int(period)
-        limit_us = int((folder / "cpu.cfs_quota_us").read_text())
-        period_us = int((folder / "cpu.cfs_period_us").read_text())
-        return limit_us / period_us if limit_us > 0 else None
+        if os.access(f"{folder}/cpu.max", os.F_OK):
+            limit, period = _read(f"{folder}/cpu.max").split()
+            return [] if limit == "max" else [int(limit) / int(period)]
+        limit_us = int(_read(f"{folder}/cpu.cfs_quota_us"))
+        period_us = int(_read(f"{folder}/cpu.cfs_period_us"))
+        return [limit_us / period_us] if limit_us > 0 else []
     except (OSError, ValueError):
-        return None
+        return []
+
+
+def _read(path: str) -> str:
+    with open(path) as file:  # noqa: PTH123
+        return file.read()

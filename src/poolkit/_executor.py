@@ -15,22 +15,21 @@ from . import _submission, _task
 from ._backend import Backend, Capabilities, Statistics
 from ._bounds import Scope
 from ._checks import check_callable, check_choice, check_positive_int, check_seconds
-from ._chunking import Chunking, Chunksize, make_chunking
 from ._deadlines import KEEPER
 from ._errors import TaskSerializationError, UnsupportedError
 from ._future import TaskFuture
-from ._hand import WATCH
 from ._inherit import INHERIT, Inherit, Seconds, WhenFull
 from ._options import TaskOptions, check_retry
 from ._public import public
 from ._retrying import ROOM
 from ._submission import FaceBatch, Link, Submission
 from ._task import threads, waiting_for
-from ._window import Ending, Progress, Window
 
 if TYPE_CHECKING:
+    from ._chunking import Chunking, Chunksize
     from ._events import EventStream
     from ._retry import Retry
+    from ._window import Ending, Progress, Window
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,7 +67,6 @@ def _forget_parent() -> None:
     _links.clear()
     KEEPER.abandon()
     ROOM.abandon()
-    WATCH.abandon()
     _submission.forget_parent()
     _task.forget_parent()
 
@@ -230,7 +228,7 @@ class PoolExecutor(Executor):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: Chunksize = 1,
+        chunksize: "Chunksize" = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
         """Call ``fn`` on each item, as ``concurrent.futures.Executor.map`` of Python 3.14 does.
@@ -255,6 +253,8 @@ class PoolExecutor(Executor):
             if buffersize < 1:
                 raise ValueError(f"buffersize must be None or > 0, not {buffersize}")
             bound = buffersize
+        from ._chunking import make_chunking
+
         window = self._window(
             fn,
             zip(*iterables, strict=False),
@@ -274,7 +274,7 @@ class PoolExecutor(Executor):
         fn: Callable[..., Any],
         inputs: Iterable[tuple[Any, ...]],
         *,
-        chunking: Chunking,
+        chunking: "Chunking",
         ordered: bool,
         bound: float | None,
         task_timeout: Seconds = INHERIT,
@@ -284,10 +284,12 @@ class PoolExecutor(Executor):
         timed: bool = False,
         length: int | None = None,
         timeout: float | None = None,
-        progress: Progress | None = None,
-        release: Callable[[Ending], None] | None = None,
-    ) -> Window:
+        progress: "Progress | None" = None,
+        release: "Callable[[Ending], None] | None" = None,
+    ) -> "Window":
         """Open a window of this executor's; for the verbs."""
+        from ._window import Window  # who only submits needs none
+
         check_callable("fn", fn)
         options = self._options._replace(at_most_once=at_most_once)
         if not isinstance(task_timeout, Inherit):
@@ -343,7 +345,10 @@ class PoolExecutor(Executor):
             if wait and not scope.busy:
                 KEEPER.forget(self._link.backend)
                 ROOM.rest()
-                WATCH.rest()
+                if "poolkit._hand" in sys.modules:  # else, there has been no window
+                    from ._hand import WATCH
+
+                    WATCH.rest()
         elif self._owns_parent:
             self._parent.shutdown(wait, cancel_futures=cancel_futures)
 

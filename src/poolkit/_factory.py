@@ -447,13 +447,7 @@ def _find(name: str) -> ExecutorFactory:
 
 
 def _keywords(make: "Callable[..., Backend]") -> list[str]:
-    import inspect
-
-    return [
-        name
-        for name, parameter in inspect.signature(make).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
+    return list(getattr(make, "__kwdefaults__", None) or ())  # each of theirs has a default
 
 
 def _check_keywords(kind: str, make: "Callable[..., Backend]", options: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ Invariants:
 """
 
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -229,3 +230,6 @@ class _Watch:
 
 
 WATCH: Final = _Watch()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=WATCH.abandon)

@@ -5,6 +5,7 @@ import ctypes
 import fcntl
 import itertools
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import stat
@@ -45,6 +46,18 @@ def hold(mailbox: str, gate: Gate, value: Any = None) -> Any:
     tell(mailbox, os.getpid())
     gate.hold()
     return value
+
+
+def talk_at_exit(mailbox: str, answers: str, times: int) -> None:
+    """Have this worker, as it ends, tell so many numbers, and wait for an answer to each."""
+
+    def talk() -> None:
+        with Path(answers).open("rb", buffering=0) as fifo:
+            for number in range(times):
+                tell(mailbox, number)
+                fifo.read(1)
+
+    multiprocessing.util.Finalize(None, talk, exitpriority=1)
 
 
 def pid_and_group(_: object = None) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import gc
+import itertools
+import os
 import signal
 import sys
 import threading
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from poolkit import PoolkitError, PoolShutdownError, TaskFuture, make_executor
+from poolkit.backends.process.loop import Loop
 
 from ..tasks import GateKeeper, interrupt, square
 from . import cargo, tasks
@@ -168,6 +171,32 @@ def test_an_interrupted_block_kills_what_runs(mailbox: Mailbox, start_method: st
     assert all(future.done() for future in futures)
     assert all(ended_by_force(future) for future in futures[1:])
     assert futures[0].result() == 9
+
+
+def test_the_loop_sleeps_while_a_worker_takes_its_time_to_end(
+    make_pool: MakePool,
+    start_method: str,
+    mailbox: Mailbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turn, turns, times = Loop._turn, itertools.count(), 300
+
+    def counting_turn(self: Loop) -> bool:
+        next(turns)
+        return turn(self)
+
+    monkeypatch.setattr(Loop, "_turn", counting_turn)
+    pool = make_pool(1, start_method=start_method)
+    os.mkfifo(answers := tmp_path / "answers")
+    pool.submit(tasks.talk_at_exit, mailbox.path, str(answers), times).result()
+    pool.shutdown(wait=False)
+    with answers.open("wb", buffering=0) as fifo:
+        for number in range(times):
+            assert mailbox.read() == [number]
+            fifo.write(b".")
+    pool.shutdown()
+    assert next(turns) < times / 2
 
 
 def test_a_dropped_executor_finishes_and_cleans_up(gate: GateKeeper, start_method: str) -> None:

@@ -112,13 +112,15 @@ def _membarrier() -> Callable[[int], int] | None:
     number = _SYSTEM_CALLS.get(os.uname().machine) if sys.platform == "linux" else None
     if number is None or sys.maxsize < 2**32:
         return None
-    try:
-        import ctypes
+    try:  # what ctypes is made of: ctypes itself would be a good part of what a worker imports
+        import _ctypes
 
-        call: Any = ctypes.CDLL(None).syscall
+        program: Any = None  # this one, and all that it is linked to
+        address = _ctypes.dlsym(_ctypes.dlopen(program, os.RTLD_NOW), "syscall")
+        call: Callable[..., int] = _ctypes.call_function
     except (ImportError, OSError, AttributeError):
         return None
-    return lambda command: int(call(number, command, 0, 0))
+    return lambda command: call(address, (number, command, 0, 0))
 
 
 def register_for_barriers() -> None:

@@ -11,6 +11,9 @@ import struct
 from collections import deque
 from typing import Final
 
+# What one piece of a frame's content may measure; marshal can't do more.
+MOST_BYTES: Final = 2**31 - 1024
+
 _LENGTH: Final = struct.Struct("<Q")
 _READ: Final = 256 * 1024
 # One worker that sends without end must not keep the loop from the others.
@@ -52,6 +55,8 @@ class ParentEnd:
         """Take over `sock`; `scratch` may be shared by all that one thread reads."""
         sock.setblocking(False)
         self.sock = sock
+        self.ended = False
+        """Whether all has been read that will ever come; the worker may live on for a while."""
         # Each frame, and how much of it was sent, in pieces.
         self.unsent: deque[tuple[memoryview, list[int]]] = deque()
         self._frames = _Frames()
@@ -95,6 +100,7 @@ class ParentEnd:
             except OSError:  # nothing there, or the worker is gone
                 break
             if count == 0:
+                self.ended = True
                 break
             frames += self._frames.add(self._scratch[:count])
             if count < len(self._scratch) and not to_the_end:

@@ -201,6 +201,8 @@ class Loop:
                 self._ended.append(worker)
             elif events & selectors.EVENT_READ:
                 arrivals.append((worker, self._read(worker)))
+                if worker.channel.ended:  # else, it would tell of that without end
+                    selector.unregister(worker.channel.sock)
             del worker
         deliveries = self._deliveries
 
@@ -301,7 +303,8 @@ class Loop:
                 worker.dead_since = now
                 if worker.pidfd is not None:
                     self._selector.unregister(worker.pidfd)
-                self._selector.unregister(worker.channel.sock)
+                with contextlib.suppress(KeyError):  # it had nothing more to say
+                    self._selector.unregister(worker.channel.sock)
                 if not worker.has_ended:  # who forked it is about to tell how
                     self._selector.register(worker.process.sentinel, selectors.EVENT_READ, worker)
         for worker in [w for w in self._watched if w.dead_since != math.inf]:
@@ -326,7 +329,7 @@ class Loop:
         """Send what sockets had no room for, and listen for room where there still is none."""
         assert self._selector is not None
         for worker in self._watched:
-            if worker.dead_since == math.inf:
+            if worker.dead_since == math.inf and not worker.channel.ended:
                 events = selectors.EVENT_READ
                 if worker.channel.unsent and not worker.channel.flush():
                     events |= selectors.EVENT_WRITE

@@ -16,6 +16,7 @@ from ..._backend import Batch
 from ..._errors import TaskSerializationError
 from .._plain import LARGE, all_plain
 from .._serialization import dump_task
+from .channel import MOST_BYTES
 
 Entry = Any
 """Of arguments: a tuple of plain values, or the bytes of the pickled tuple. Of results: a plain
@@ -25,8 +26,6 @@ value, or a tuple that holds the bytes of the pickled value."""
 # A program that makes modules without end must not fill the workers' memory.
 _MOST_FUNCTIONS: Final = 2000
 _MOST_PARCELS: Final = 64
-# What one piece may measure; marshal can't do more.
-MOST_BYTES: Final = 2**31 - 1024
 
 
 class Terms(NamedTuple):

@@ -53,7 +53,7 @@ def warm_up(start_method: str | None, mp_context: Any) -> None:
     modules = getattr(server, "_preload_modules", None)
     idle = getattr(server, "_forkserver_pid", 0) is None
     if isinstance(modules, list) and idle and _WORKER not in modules:
-        forkserver.set_forkserver_preload([*modules, _WORKER, "ctypes"])
+        forkserver.set_forkserver_preload([*modules, _WORKER, "_ctypes"])
     forkserver.ensure_running()
 
 

@@ -31,10 +31,9 @@ from .._serialization import dump_error, dump_result, load_task
 from .._tracebacks import without_our_frame
 from . import steps
 from .board import ATTENTION, ENDED, SERIAL, START, Board, register_for_barriers
-from .channel import WorkerEnd
+from .channel import MOST_BYTES, WorkerEnd
 from .lifeline import end_with, lead_group
 from .memory import resident_bytes
-from .parcel import MOST_BYTES
 
 # Results of a chunk are sent at this pace, in seconds of work.
 HOLD: Final = 0.002
@@ -108,6 +107,7 @@ class _Worker:
         """Run what comes until the parent has no more."""
         channel = self._channel
         channel.send(marshal.dumps(("ready",)))
+        register_for_barriers()  # before any stamp, and while the parent answers
         self._reached()
         while True:
             if channel.idle:
@@ -377,10 +377,10 @@ def main(
     end_with(lifeline.take(), leads_group=lead_group())
     with contextlib.suppress(Exception):  # a standard error that is no file
         faulthandler.enable()
-    register_for_barriers()
     end = WorkerEnd(socket.socket(fileno=channel.take()))
     worker = _Worker(end, Board.open(board.take()), most_memory)
     if initializer is not None:
+        register_for_barriers()  # once it has started threads, that would take milliseconds
         try:
             initializer(*initargs)
         except BaseException as error:
