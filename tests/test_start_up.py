@@ -51,6 +51,7 @@ FACE: Final = SWITCH | {
 THREADS: Final = FACE | {
     "poolkit._cpu",
     "poolkit.backends._pending",
+    "poolkit.backends._quick_run",
     "poolkit.backends._run",
     "poolkit.backends._tracebacks",
     "poolkit.backends.thread",
