@@ -1,8 +1,8 @@
 """What is done on processes while their system calls are counted; see `system_calls`.
 
 Much of what a pool sends depends on how long tasks take. So that this is always the same, all
-processes share a clock that is moved by looks at it, and by little. All run on one CPU, so that
-less depends on who is quicker.
+processes share a clock that is moved by looks at it, and by little. All run on one CPU, and there
+is one worker, so that less depends on who is quicker.
 """
 
 import contextlib
@@ -75,10 +75,10 @@ def mark(text: str) -> None:
 
 
 def main() -> None:
-    """Do each errand on two workers: once to warm up, and some rounds between marks."""
+    """Do each errand once to warm up, and some rounds between marks."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     share_a_clock()
-    with poolkit.make_executor("process", 2, start_method="fork") as pool:
+    with poolkit.make_executor("process", 1, start_method="fork") as pool:
         for name, errand in ERRANDS.items():
             for number in range(ROUNDS + 1):
                 if number:

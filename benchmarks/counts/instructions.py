@@ -11,7 +11,7 @@ _TOLERANCE: Final = 0.02
 
 
 def tolerance_of(_: str) -> float:
-    """Return by how much a count may grow; two measurements differ by a tenth of that at most."""
+    """Return by how much a count may grow; two measurements differ by a tenth of that, or less."""
     return _TOLERANCE
 
 

@@ -55,6 +55,7 @@ class Noting(InlineBackend):
     """Runs nothing, and keeps what it was given."""
 
     capabilities = Capabilities()
+    max_workers = 2
 
     def __init__(self) -> None:
         super().__init__("a pool that is counted", None, ())
