@@ -15,14 +15,14 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "layers", "docs", "tests"]
 
 
-def sync(session: nox.Session, group: str) -> None:
-    """Make the session's environment hold poolkit and one dependency group."""
+def sync(session: nox.Session, *groups: str) -> None:
+    """Make the session's environment hold poolkit and some dependency groups."""
     session.run_install(
         "uv",
         "sync",
         "--quiet",
         "--no-default-groups",
-        f"--group={group}",
+        *(f"--group={group}" for group in groups),
         f"--python={session.virtualenv.location}",
         env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
     )
@@ -75,3 +75,10 @@ def docs(session: nox.Session) -> None:
     sync(session, "docs")
     shutil.rmtree("docs/_build", ignore_errors=True)
     session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build")
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def counts(session: nox.Session) -> None:
+    """Count instructions and system calls; `-- --update` takes them for those to be kept to."""
+    sync(session)
+    session.run("python", "-m", "benchmarks.counts", *session.posargs)
