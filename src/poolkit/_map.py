@@ -168,7 +168,7 @@ def _outcome(batch: "WindowBatch", record: "Record") -> "Outcome[Any]":
     retries = batch.retries
     latest = None if retries is None else retries.latest.get(record.number)
     attempts, handed_over = latest or (1, batch.dispatched)
-    return Outcome[Any](
+    return Outcome(
         index=batch.base + record.number,
         args=batch.items[record.number],
         value=record.value,
