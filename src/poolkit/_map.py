@@ -151,24 +151,20 @@ def _sort_out(records: "Sequence[Record]", errors: list[BaseException], most: fl
 
 
 def outcomes(window: "Window") -> "Generator[Iterator[Outcome[Any]]]":
-    for piece in window.pieces():
-        batch, records = piece[0], [*reversed(piece[1])]
-        del piece
-        if not records:  # see `Window.value_runs`
-            yield iter(())
-        while records:
-            handover = [window.serve([_outcome(batch, records.pop())])]
-            yield handover.pop()
-        del batch
-
-
-def _outcome(batch: "WindowBatch", record: "Record") -> "Outcome[Any]":
     from ._outcome import Outcome
 
+    for piece in window.pieces():
+        make = partial(_outcome, Outcome, piece[0])
+        handover = [map(make, window.serve([*piece[1]]))]
+        del piece, make
+        yield handover.pop()
+
+
+def _outcome(kind: "type[Outcome[Any]]", batch: "WindowBatch", record: "Record") -> "Outcome[Any]":
     retries = batch.retries
     latest = None if retries is None else retries.latest.get(record.number)
     attempts, handed_over = latest or (1, batch.dispatched)
-    return Outcome(
+    return kind(
         index=batch.base + record.number,
         args=batch.items[record.number],
         value=record.value,
