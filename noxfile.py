@@ -31,14 +31,14 @@ def sync(session: nox.Session, *groups: str) -> None:
 @nox.session(python=["3.11", "3.12", "3.13", "3.14", "3.15"])
 def tests(session: nox.Session) -> None:
     """Run the tests, the snippets of README and docs among them; skips a missing Python."""
-    sync(session, "test")
+    sync(session, "test", "sample")
     session.run("pytest", *session.posargs)
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests and show which lines no process has run."""
-    sync(session, "test")
+    sync(session, "test", "sample")
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine", "--quiet")
