@@ -6,6 +6,7 @@ socket does not take waits in ``unsent``. The worker's end blocks; that is how i
 
 import contextlib
 import itertools
+import select
 import socket
 import struct
 from collections import deque
@@ -126,6 +127,10 @@ class WorkerEnd:
     def idle(self) -> bool:
         """Whether `receive` would have to ask the socket."""
         return not self._arrived
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for something to receive; say whether there is anything."""
+        return bool(self._arrived or select.select([self._sock], [], [], seconds)[0])
 
     def receive(self) -> bytes | None:
         """Wait for the next frame's content; None if the parent is gone."""

@@ -29,6 +29,8 @@ class Settling(Recalling):
     def results(self, worker: Worker, message: Any, deliveries: list[Delivery]) -> None:
         """Strike items off that a worker has reported; deliver them, still packed, by batch."""
         first, when, values, errors = message
+        if worker.loans:
+            values = [worker.claim(value) for value in values]
         times: Any = array("d", when)
         books, assignments = worker.books, worker.books.assignments
         skipped: list[tuple[Any, int]] = []

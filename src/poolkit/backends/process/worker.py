@@ -18,12 +18,7 @@ from multiprocessing import reduction
 from typing import Any, Final
 
 from ..._describe import describe_call
-from ..._errors import (
-    TaskAbortedError,
-    TaskCancelled,
-    TaskSerializationError,
-    TaskTimeoutError,
-)
+from ..._errors import TaskAbortedError, TaskCancelled, TaskTimeoutError
 from ..._task import Run, threads
 from .._call import RemoteCall
 from .._plain import FIXED, is_plain
@@ -32,9 +27,11 @@ from .._tracebacks import without_our_frame
 from . import steps
 from .board import ATTENTION, ENDED, SERIAL, START, Board, register_for_barriers
 from .channel import WorkerEnd
+from .dock import IDLE, Dock
+from .freight import Arrived, check_size
 from .lifeline import end_with, lead_group
 from .memory import resident_bytes
-from .parcel import MOST_BYTES
+from .segments import Announcement
 
 # Results of a chunk are sent at this pace, in seconds of work.
 HOLD: Final = 0.002
@@ -64,20 +61,24 @@ def _receive(duplicate: Any) -> Inherited:
     return Inherited(duplicate.detach())
 
 
-def _checked(data: bytes) -> bytes:
-    if len(data) > MOST_BYTES:
-        raise TaskSerializationError(
-            "the result", f"it is {len(data):,} bytes", "Return the path of a file instead"
-        )
-    return data
+def _load(packed: Any) -> Any:
+    """Unpickle arguments, in whichever form they have come."""
+    return load_task("the arguments", Arrived(packed) if type(packed) is list else packed)
 
 
 class _Worker:
     """The state of this process's one worker."""
 
-    def __init__(self, channel: WorkerEnd, board: Board, most_memory: int | None) -> None:
+    def __init__(
+        self,
+        channel: WorkerEnd,
+        board: Board,
+        most_memory: int | None,
+        sock: socket.socket | None,
+    ) -> None:
         self._channel = channel
         self._board = board
+        self._dock = None if sock is None else Dock(sock, board, self._reached)
         self._most_memory = most_memory
         self._step = steps.counter("WORKER")
         self._run = Run(None)
@@ -93,6 +94,7 @@ class _Worker:
         self._values: list[Any] = []
         self._times: list[float] = []
         self._errors: dict[int, bytes | None] = {}
+        self._loans: list[Announcement] = []
         self._sent = 0.0
         self._sending = threading.Lock()
         self._holding: threading.Event | None = None
@@ -108,6 +110,8 @@ class _Worker:
                     self._send()
                 if self._holding is not None:
                     self._holding.clear()
+                if self._dock is not None and self._dock.keeps and not channel.wait(IDLE):
+                    self._dock.rest()
             content = channel.receive()
             self._reached()
             message = None if content is None else marshal.loads(content)
@@ -116,7 +120,7 @@ class _Worker:
                 self._send()
                 return
             while message:
-                first, fn, kwargs, (limit, hold, attempt), entries = message.pop(0)
+                first, fn, kwargs, (limit, hold, attempt, loan), entries = message.pop(0)
                 if type(fn) is tuple and fn[1] is not None:
                     self._packed_functions[fn[0]] = fn[1]
                 if first <= self._serial:  # sent again, as the parent was interrupted
@@ -126,6 +130,8 @@ class _Worker:
                     self._serial, self._first = first - 1, first
                 if hold:
                     self._wake_holder()
+                if loan is not None and self._dock is not None:
+                    kwargs, entries = self._dock.open(loan, kwargs, entries)
                 threads.run = self._run
                 goes_on = self._work(fn, kwargs, RemoteCall(limit, attempt), hold, entries)
                 threads.run = None
@@ -135,9 +141,7 @@ class _Worker:
                     return
                 del fn, kwargs, entries
 
-    def _work(
-        self, fn: Any, kwargs: bytes | None, call: RemoteCall, hold: bool, entries: Any
-    ) -> bool:
+    def _work(self, fn: Any, kwargs: Any, call: RemoteCall, hold: bool, entries: Any) -> bool:
         """Run an assignment's items; False if this worker is to end before the next."""
         clock, reached, run = time.monotonic, self._step, self._run
         values, times = self._values, self._times
@@ -174,11 +178,12 @@ class _Worker:
             try:
                 if function is None:
                     function = self._load_function(fn)
-                    keywords = {} if kwargs is None else load_task("the arguments", kwargs)
-                args = load_task("the arguments", entry) if type(entry) is bytes else entry
+                    keywords = {} if kwargs is None else _load(kwargs)
+                args = entry if type(entry) is tuple else _load(entry)
+                entry = None
                 value = function(*args, **keywords) if keywords else function(*args)
                 if type(value) not in FIXED and not is_plain(value):
-                    value = (_checked(dump_result(value)),)
+                    value = self._pack_result(value)
             except BaseException as caught:
                 self._errors[serial] = self._pack_error(caught, function, args or (), call)
                 value = None
@@ -190,16 +195,30 @@ class _Worker:
             values.append(value)
             value = None
             words[ENDED] = serial
-            if not hold or end - self._sent > HOLD:
+            if not hold or end - self._sent > HOLD or self._loans:
                 self._send()
                 if reached is not None:
                     reached()
-            if most_memory is not None and resident_bytes() > most_memory:
+            if most_memory is not None and self._own_bytes() > most_memory:
                 self._serial = serial
                 return False
         self._serial = serial
         run.batch = None
         return True
+
+    def _pack_result(self, value: Any) -> tuple[Any, ...]:
+        """Return what stands for a result that is not plain; see `parcel.Entry`."""
+        if self._dock is None:
+            return (check_size("the result", dump_result(value)),)
+        packed, loan = self._dock.pack(value)
+        if loan is None:
+            return (packed,)
+        self._loans.append(loan)
+        return packed, loan[0]
+
+    def _own_bytes(self) -> int:
+        """Return how much memory is in use, but for what is kept for results to come."""
+        return resident_bytes() - (0 if self._dock is None else self._dock.keeps)
 
     def _load_function(self, fn: Any) -> Any:
         """Return the function that a message names: by its bytes, its number, or both."""
@@ -257,6 +276,8 @@ class _Worker:
                 content = marshal.dumps((self._first, when, values[:count], errors))
                 self._first += count
                 del values[:count]
+                while self._loans:  # before the results that need them
+                    self._channel.send(marshal.dumps(("loan", self._loans.pop(0))))
                 self._channel.send(content)
                 self._sent = ended
             if under_way:
@@ -290,6 +311,7 @@ def main(
     channel: Inherited,
     board: Inherited,
     lifeline: Inherited,
+    descriptors: Inherited | None,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     most_memory: int | None,
@@ -304,7 +326,8 @@ def main(
         faulthandler.enable()
     register_for_barriers()
     end = WorkerEnd(socket.socket(fileno=channel.take()))
-    worker = _Worker(end, Board.open(board.take()), most_memory)
+    sock = None if descriptors is None else socket.socket(fileno=descriptors.take())
+    worker = _Worker(end, Board.open(board.take()), most_memory, sock)
     if initializer is not None:
         try:
             initializer(*initargs)

@@ -1,0 +1,220 @@
+"""Values that are too large for a message: their large parts go to a segment, side by side.
+
+What is pickled comes in two forms. If it is small, as bytes. Else as a list: the stream of the
+pickle, and the buffers that it refers to, each of them as bytes, or as where it begins and ends in
+a segment.
+"""
+
+import pickle
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any, Final, Literal, Self
+
+from ..._errors import TaskSerializationError
+
+LIMIT: Final = 256 * 1024
+"""Bytes from which on a buffer, or a stream, travels in a segment. What is smaller goes through the
+socket in less time than a segment takes."""
+
+Packed = Any
+"""A pickled value: bytes, or a list of a stream and buffers, each of them bytes or a pair."""
+
+# What one part of a message may measure; marshal can't do more.
+_MOST_INLINE: Final = 2**31 - 1024
+# Parts begin at multiples of this: what computes with them wants that.
+_ALIGNMENT: Final = 64
+_BULKY: Final = frozenset({bytes, bytearray, str})
+# So many parts of a tuple or a list are looked at, lest looking cost more than it saves.
+_MOST_LOOKS: Final = 16
+
+
+class Aside(list[pickle.PickleBuffer]):
+    """Takes the large buffers of a value that is being pickled; small ones stay in the stream."""
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        """Keep a buffer, or say that pickle is to copy it."""
+        with memoryview(buffer) as view:
+            if view.nbytes < LIMIT:
+                return True
+        self.append(buffer)
+        return False
+
+
+class Cargo:
+    """A value that was pickled and is not copied yet: whoever changes its parts changes it."""
+
+    __slots__ = ("buffers", "stream")
+
+    def __init__(self, stream: list[Any], buffers: Aside) -> None:
+        self.stream = stream
+        """The pickle, in pieces."""
+        self.buffers = buffers
+
+    def inline(self) -> list[Packed]:
+        """Return a copy that needs no segment."""
+        return [b"".join(self.stream), *map(bytes, self.buffers)]
+
+
+def pack(
+    value: object, dump: Callable[[Aside], bytes], *, by_reference: bool = True
+) -> bytes | Cargo:
+    """Pickle a value.
+
+    Args:
+        value: The value.
+        dump: Pickles it, with its large buffers aside.
+        by_reference: Whether plain pickle will do.
+
+    Raises:
+        TaskSerializationError: As `dump` does.
+    """
+    aside = Aside()
+    try:
+        if (
+            by_reference
+            and _is_bulky(value)
+            and (pieces := _dump_in_pieces(value, aside)) is not None
+        ):
+            return Cargo(pieces, aside)
+        data = dump(aside)
+    except BaseException:
+        aside.clear()  # see `Layout.__exit__`
+        raise
+    return Cargo([data], aside) if aside or len(data) >= LIMIT else data
+
+
+def _is_bulky(value: Any) -> bool:
+    """Whether a value has large parts that pickle would copy into its stream."""
+    kind = type(value)
+    if kind in _BULKY:
+        return len(value) >= LIMIT
+    if kind is dict:
+        value = value.values()
+    elif kind is not tuple and kind is not list:
+        return False
+    for part in islice(value, _MOST_LOOKS):  # noqa: SIM110 - at half the cost
+        if type(part) in _BULKY and len(part) >= LIMIT:
+            return True
+    return False
+
+
+class _Pieces:
+    """A file that keeps what is written to it. Pickle writes what is large by itself, uncopied."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, pieces: list[Any]) -> None:
+        self.write = pieces.append
+
+
+def _dump_in_pieces(value: object, aside: Aside) -> list[Any] | None:
+    """Return a pickle in pieces; None if it has to be tried otherwise."""
+    pieces: list[Any] = []
+    try:
+        pickle.Pickler(_Pieces(pieces), 5, buffer_callback=aside).dump(value)
+    except Exception:
+        aside.clear()
+        return None
+    return pieces
+
+
+class Layout:
+    """Where everything goes in a segment."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.placed: list[tuple[int, Any]] = []
+
+    def add(self, cargo: Cargo) -> list[Packed]:
+        """Find a place for a value; return its packed form."""
+        length = sum(map(len, cargo.stream))
+        stream: Any = b"".join(cargo.stream) if length < LIMIT else self._place(cargo.stream)
+        return [stream, *(self._place([buffer.raw()]) for buffer in cargo.buffers)]
+
+    def _place(self, pieces: Sequence[Any]) -> tuple[int, int]:
+        start = at = -(-self.size // _ALIGNMENT) * _ALIGNMENT
+        for piece in pieces:
+            self.placed.append((at, piece))
+            at += len(piece)
+        self.size = at
+        return start, at
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let go of what was to be placed.
+
+        At once: views that are left to the collector, in the frames of an error, have crashed it.
+        """
+        while self.placed:
+            _, piece = self.placed.pop()
+            if type(piece) is memoryview:
+                piece.release()
+
+
+class Arrived:
+    """A packed value, where it is to be unpickled."""
+
+    __slots__ = ("_content", "_packed")
+
+    def __init__(self, packed: Packed, content: "memoryview | BaseException | None" = None) -> None:
+        """Take in a packed value that is a list, and a view on its segment, or why it is lost."""
+        self._packed = packed
+        self._content = content
+
+    def load(self) -> Any:
+        """Unpickle it. Whatever it has of the segment keeps the segment."""
+        packed, content = self._packed, self._content
+        self._content = None  # an error's traceback may keep this, and must not keep the segment
+        if isinstance(content, BaseException):
+            raise content
+        stream, *parts = packed
+        # As with what is in a segment, what has come in the message can be written to.
+        buffers = [bytearray(p) if type(p) is bytes else _view(content, p) for p in parts]
+        stream = stream if type(stream) is bytes else _view(content, stream)
+        del content
+        try:
+            return pickle.loads(stream, buffers=buffers)
+        finally:
+            del stream, buffers
+
+
+def _view(content: memoryview | None, part: tuple[int, int]) -> memoryview:
+    assert content is not None
+    start, stop = part
+    return content[start:stop]
+
+
+def taken_out(packed: Packed, read: Callable[[int, int], bytes]) -> Packed:
+    """Return a packed value that needs no segment.
+
+    Args:
+        packed: The value.
+        read: Reads a part of its segment.
+    """
+    if type(packed) is not list:
+        return packed
+    return [part if type(part) is bytes else read(*part) for part in packed]
+
+
+def weigh(packed: Packed) -> int:
+    """Return how many bytes a message has of a packed value."""
+    if type(packed) is not list:
+        return len(packed)
+    return sum(len(part) for part in packed if type(part) is bytes)
+
+
+def check_size(what: Literal["the arguments", "the result"], packed: Packed) -> Packed:
+    """Return a packed value that is to go in a message.
+
+    Raises:
+        TaskSerializationError: It is too large for that.
+    """
+    most = max(map(len, packed)) if type(packed) is list else len(packed)
+    if most <= _MOST_INLINE:
+        return packed
+    does = "Pass" if what == "the arguments" else "Return"
+    raise TaskSerializationError(
+        what, f"{most:,} bytes are too many", f"{does} the path of a file instead"
+    )
