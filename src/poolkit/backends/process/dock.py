@@ -8,6 +8,8 @@ from .._serialization import dump_result
 from .board import Board
 from .freight import Arrived, Cargo, Layout, Packed, check_size, pack
 from .lending import KEPT_BY_WORKER, Store
+from .mapping import Landed
+from .memory import give_back_freed, keep_freed
 from .segments import Announcement, Receiver, Sender
 
 IDLE: Final = 0.5
@@ -24,21 +26,26 @@ class Dock:
         self._sender = Sender(sock, self._store, board.results)
         self._receiver = Receiver(sock, board.arguments)
         self._reached = reached
+        self.warm = False
+        """Whether memory is kept for what comes next."""
 
-    @property
-    def keeps(self) -> int:
-        """How many bytes are kept for results to come."""
-        return self._store.kept
+    def _warm_up(self) -> None:
+        if not self.warm:
+            self.warm = True
+            keep_freed()
 
     def rest(self) -> None:
         """Give that memory back."""
+        self.warm = False
         self._store.rest()
+        give_back_freed()
 
     def open(
         self, loan: Announcement, kwargs: Packed | None, entries: Sequence[Any]
     ) -> tuple[Any, Sequence[Any]]:
         """Return packed arguments with their segment, ready to be unpickled."""
-        content: memoryview | BaseException
+        content: Landed | Exception
+        self._warm_up()
         self._reached()
         try:
             content = self._receiver.take(loan)
@@ -60,6 +67,7 @@ class Dock:
         cargo = pack(value, lambda aside: dump_result(value, aside))
         if not isinstance(cargo, Cargo):
             return cargo, None
+        self._warm_up()
         with Layout() as layout:
             packed = layout.add(cargo)
             try:

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final, Literal, Self
 
 from ..._errors import TaskSerializationError
+from .mapping import Landed
 
 LIMIT: Final = 256 * 1024
 """Bytes from which on a buffer, or a stream, travels in a segment. What is smaller goes through the
@@ -41,7 +42,7 @@ class Aside(list[pickle.PickleBuffer]):
 
 
 class Cargo:
-    """A value that was pickled and is not copied yet: whoever changes its parts changes it."""
+    """A value that was pickled and is not copied yet: who changes its parts changes it."""
 
     __slots__ = ("buffers", "stream")
 
@@ -50,7 +51,7 @@ class Cargo:
         """The pickle, in pieces."""
         self.buffers = buffers
 
-    def inline(self) -> list[Packed]:
+    def inline(self) -> list[Any]:
         """Return a copy that needs no segment."""
         return [b"".join(self.stream), *map(bytes, self.buffers)]
 
@@ -85,14 +86,14 @@ def pack(
 
 def _is_bulky(value: Any) -> bool:
     """Whether a value has large parts that pickle would copy into its stream."""
-    kind = type(value)
-    if kind in _BULKY:
+    if type(value) in _BULKY:
         return len(value) >= LIMIT
-    if kind is dict:
-        value = value.values()
-    elif kind is not tuple and kind is not list:
+    parts: Any = value
+    if type(value) is dict:
+        parts = parts.values()
+    elif type(value) is not tuple and type(value) is not list:
         return False
-    for part in islice(value, _MOST_LOOKS):  # noqa: SIM110 - at half the cost
+    for part in islice(parts, _MOST_LOOKS):  # noqa: SIM110 - at half the cost
         if type(part) in _BULKY and len(part) >= LIMIT:
             return True
     return False
@@ -124,9 +125,11 @@ class Layout:
     def __init__(self) -> None:
         self.size = 0
         self.placed: list[tuple[int, Any]] = []
+        self._cargos: list[Cargo] = []
 
-    def add(self, cargo: Cargo) -> list[Packed]:
+    def add(self, cargo: Cargo) -> list[Any]:
         """Find a place for a value; return its packed form."""
+        self._cargos.append(cargo)
         length = sum(map(len, cargo.stream))
         stream: Any = b"".join(cargo.stream) if length < LIMIT else self._place(cargo.stream)
         return [stream, *(self._place([buffer.raw()]) for buffer in cargo.buffers)]
@@ -151,28 +154,33 @@ class Layout:
             _, piece = self.placed.pop()
             if type(piece) is memoryview:
                 piece.release()
+        if error[0] is not None:
+            for cargo in self._cargos:
+                cargo.buffers.clear()
 
 
 class Arrived:
     """A packed value, where it is to be unpickled."""
 
-    __slots__ = ("_content", "_packed")
+    __slots__ = ("_packed", "_segment")
 
-    def __init__(self, packed: Packed, content: "memoryview | BaseException | None" = None) -> None:
-        """Take in a packed value that is a list, and a view on its segment, or why it is lost."""
+    def __init__(self, packed: Packed, segment: "Landed | Exception | None" = None) -> None:
+        """Take in a packed value, and its segment, or why that is lost."""
         self._packed = packed
-        self._content = content
+        self._segment = segment
 
     def load(self) -> Any:
-        """Unpickle it. Whatever it has of the segment keeps the segment."""
-        packed, content = self._packed, self._content
-        self._content = None  # an error's traceback may keep this, and must not keep the segment
-        if isinstance(content, BaseException):
-            raise content
+        """Unpickle it, once. Whatever it has of the segment keeps the segment."""
+        packed, segment = self._packed, self._segment
         stream, *parts = packed
+        self._segment = None  # an error's traceback may keep this, and must not keep the segment
+        if isinstance(segment, Exception):
+            raise segment
+        content = None if segment is None else segment.view()
+        del segment
         # As with what is in a segment, what has come in the message can be written to.
-        buffers = [bytearray(p) if type(p) is bytes else _view(content, p) for p in parts]
-        stream = stream if type(stream) is bytes else _view(content, stream)
+        buffers = [bytearray(p) if type(p) is bytes else _part(content, p) for p in parts]
+        stream = stream if type(stream) is bytes else _part(content, stream)
         del content
         try:
             return pickle.loads(stream, buffers=buffers)
@@ -180,29 +188,31 @@ class Arrived:
             del stream, buffers
 
 
-def _view(content: memoryview | None, part: tuple[int, int]) -> memoryview:
+def _part(content: memoryview | None, place: tuple[int, int]) -> memoryview:
     assert content is not None
-    start, stop = part
+    start, stop = place
     return content[start:stop]
 
 
-def taken_out(packed: Packed, read: Callable[[int, int], bytes]) -> Packed:
-    """Return a packed value that needs no segment.
+def taken_out(entry: Any, read: Callable[[int, int], bytes]) -> Any:
+    """Return what needs no segment: the same, if it is no list.
 
     Args:
-        packed: The value.
+        entry: Perhaps a packed value.
         read: Reads a part of its segment.
     """
-    if type(packed) is not list:
-        return packed
-    return [part if type(part) is bytes else read(*part) for part in packed]
+    parts: list[Any] = entry
+    if type(entry) is not list:
+        return entry
+    return [part if type(part) is bytes else read(*part) for part in parts]
 
 
-def weigh(packed: Packed) -> int:
-    """Return how many bytes a message has of a packed value."""
-    if type(packed) is not list:
-        return len(packed)
-    return sum(len(part) for part in packed if type(part) is bytes)
+def weigh(entry: Any) -> int:
+    """Return how many bytes a message has of a packed value; of others, how many parts."""
+    parts: list[Any] = entry
+    if type(entry) is not list:
+        return len(entry)
+    return sum(len(part) for part in parts if type(part) is bytes)
 
 
 def check_size(what: Literal["the arguments", "the result"], packed: Packed) -> Packed:
@@ -211,7 +221,7 @@ def check_size(what: Literal["the arguments", "the result"], packed: Packed) -> 
     Raises:
         TaskSerializationError: It is too large for that.
     """
-    most = max(map(len, packed)) if type(packed) is list else len(packed)
+    most = len(packed) if isinstance(packed, bytes) else max(map(len, packed))
     if most <= _MOST_INLINE:
         return packed
     does = "Pass" if what == "the arguments" else "Return"

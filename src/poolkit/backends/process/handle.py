@@ -27,6 +27,7 @@ from .books import Books
 from .channel import ParentEnd
 from .freight import Arrived
 from .lending import Store
+from .mapping import Landed
 from .segments import Announcement, Receiver, Sender, make_pair
 
 _HAS_GROUPS: Final = hasattr(os, "killpg")
@@ -126,7 +127,7 @@ class Worker:
             sock.setblocking(False)
             self.sender = Sender(sock, store, self.board.arguments)
             self._receiver = Receiver(sock, self.board.results)
-        self.loans: dict[int, memoryview | BaseException] = {}
+        self.loans: dict[int, Landed | Exception] = {}
         """Segments with results that have come, by number, while the results have not."""
         self._started_by: int | None = None
 
@@ -190,10 +191,11 @@ class Worker:
 
     def claim(self, value: Any) -> Any:
         """Return a result as it came, with its segment if it has one."""
-        if type(value) is tuple and len(value) == 2:
-            packed, number = value
+        entry: Any = value
+        if type(value) is tuple and len(entry) == 2:
+            packed, number = entry
             return (Arrived(packed, self.loans.pop(number)),)
-        return value
+        return entry
 
     # -- its end ----------------------------------------------------------------------------
 
@@ -239,9 +241,9 @@ class Worker:
         self.close_theirs()
         self.channel.close()
         self.loans.clear()
-        if self.sender is not None and self._sockets is not None:
+        if self.sender is not None and self._receiver is not None:
             self.sender.close()
-            self._sockets[0].close()
+            self._receiver.close()
         self.board.close()
         for descriptor in (self._lifeline, self.pidfd):
             if descriptor is not None:
@@ -261,8 +263,8 @@ class Worker:
         descriptors = [self._lifeline, self.pidfd]
         self.channel.sock.close()
         sockets = self._sockets
-        if sockets is not None:
-            sockets[0].close()
+        if self._receiver is not None:
+            self._receiver.close()
         theirs = self._theirs
         if theirs is not None and self._started_by != threading.get_ident():
             theirs.close()

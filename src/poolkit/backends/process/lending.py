@@ -24,9 +24,10 @@ KEPT_BY_PARENT: Final = 64 * 2**20
 KEPT_BY_WORKER: Final = 32 * 2**20
 """The most bytes of segments that are kept for reuse, while there is work."""
 
-# So many segments may be there at once, each of which has a descriptor or two. What else is to be
-# sent travels through the socket.
+# So many segments may be there at once, each of which is a descriptor; and so many of them to be
+# used again. What else is to be sent travels through the socket.
 _MOST_SEGMENTS: Final = 128
+_MOST_KEPT: Final = 48
 
 
 class Lender:
@@ -93,8 +94,10 @@ class Store:
         with self._lock:
             segment = self._take(size)
             if segment is None:
-                if len(self._all) >= _MOST_SEGMENTS:
-                    raise OSError("there are enough segments")
+                while len(self._all) >= _MOST_SEGMENTS:
+                    if not self._kept:
+                        raise OSError("there are enough segments")
+                    self._drop(self._kept.pop(0))
                 segment = Segment(size)
                 self._all.add(segment)
         try:
@@ -157,7 +160,7 @@ class Store:
                 self._drop(segment)
             else:
                 self._kept.append(segment)
-        while self.kept > self._most_kept:
+        while self.kept > self._most_kept or len(self._kept) > _MOST_KEPT:
             self._drop(self._kept.pop(0))
 
     def _take(self, size: int) -> Segment | None:

@@ -35,7 +35,7 @@ Placed = Sequence[tuple[int, Any]]
 class Segment:
     """Shared memory to put content in, for others to read. The owner's lock guards its use."""
 
-    __slots__ = ("__weakref__", "_descriptor", "_memory", "_written", "loans", "size")
+    __slots__ = ("__weakref__", "_descriptor", "loans", "size")
 
     def __init__(self, size: int) -> None:
         """Make one; `size` is how much the first content takes, and each later one may.
@@ -46,41 +46,24 @@ class Segment:
         self.loans: list[Any] = []
         """To whom it was lent since it was filled; see `poolkit.backends.process.lending`."""
         self.size = size
-        self._written = False
-        self._memory: mmap.mmap | None = None
         self._descriptor: int | None = None
         self._descriptor = os.memfd_create("poolkit-buffers", os.MFD_CLOEXEC)
 
     def fill(self, placed: Placed) -> None:
         """Copy content in.
 
-        The first time, the kernel writes: it can say that there is no memory, where a mapping
-        would end the process. Once there are pages, a mapping is more than twice as quick.
+        By system calls: they are as quick as a mapping, let other threads run meanwhile, and say if
+        there is no memory, where a mapping would end the process.
 
         Raises:
             OSError: There is no memory for it.
         """
-        if self._written:
-            memory = self._map()
-            for at, piece in placed:
-                memory[at : at + len(piece)] = piece
-        else:
-            for at, piece in placed:
-                self._write(at, piece)
-            self._written = True
-
-    def _map(self) -> mmap.mmap:
-        if self._memory is None:
-            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-            self._memory = mmap.mmap(self.descriptor, self.size, flags=flags)
-        return self._memory
-
-    def _write(self, at: int, piece: Any) -> None:
-        with memoryview(piece) as view:
-            done = 0
-            while done < len(view):
-                with view[done:] as rest:
-                    done += os.pwrite(self.descriptor, rest, at + done)
+        for at, piece in placed:
+            with memoryview(piece) as view:
+                done = 0
+                while done < len(view):
+                    with view[done:] as rest:
+                        done += os.pwrite(self.descriptor, rest, at + done)
 
     @property
     def descriptor(self) -> int:
@@ -107,9 +90,6 @@ class Segment:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
-        memory, self._memory = self._memory, None
-        if memory is not None:
-            memory.close()
 
     def __del__(self) -> None:
         self.close()
@@ -151,41 +131,73 @@ class Loan(mmap.mmap):
         cls.forks += 1
 
 
-def borrow(descriptor: int, size: int, flags: memoryview, slot: int | None) -> memoryview:
-    """Map a segment; return a view on it, writable. Where there can't be a mapping, copy it.
+class Landed:
+    """A segment that has come, and is mapped when somebody needs it."""
 
-    Args:
-        descriptor: What has come from the sender; it is closed.
-        size: How many bytes of it.
-        flags: Where to write that it is given back, at `slot`.
-        slot: The place there; None if the sender does not want to know.
+    __slots__ = ("_descriptor", "_flags", "_made", "_size", "_slot", "_view")
 
-    Raises:
-        OSError: There is no content.
-        MemoryError: There is no memory for a copy.
-    """
-    try:
+    def __init__(self, descriptor: int, size: int, flags: memoryview, slot: int | None) -> None:
+        """Take over a descriptor.
+
+        Args:
+            descriptor: What has come from the sender.
+            size: How many bytes there are.
+            flags: Where to write that it is given back, at `slot`.
+            slot: The place there; None if the sender does not want to know.
+        """
+        self._descriptor: int | None = descriptor
+        self._size = size
+        self._flags = flags
+        self._slot = slot
+        self._made = os.getpid()
+        self._view: memoryview | None = None
+
+    def view(self) -> memoryview:
+        """Return a view on the content, writable: a mapping, or where there can be none, a copy.
+
+        Raises:
+            OSError: There is no content.
+            MemoryError: There is no memory for a copy.
+        """
+        if self._view is None:
+            assert self._descriptor is not None
+            self._view = self._map()
+            self._close(FREE)
+        return self._view
+
+    def _map(self) -> memoryview:
+        assert self._descriptor is not None
         if Loan.mapped < min(_MOST_MAPPED, _MOST_EVER):
             try:
-                loan = _map(descriptor, size)
+                loan = _map(self._descriptor, self._size)
             except (OSError, ValueError):  # no more mappings, or descriptors
                 pass
             else:
-                loan.lend_by(flags, slot)
+                loan.lend_by(self._flags, self._slot)
+                self._slot = None  # it is the loan's now
                 return memoryview(loan)
-        content = bytearray(size)
-        with memoryview(content) as view:
-            done = 0
-            while done < size:
-                with view[done:] as rest:
-                    count = os.preadv(descriptor, [rest], done)
-                if not count:
-                    raise OSError("the segment is shorter than its sender has said")
-                done += count
-        give_back(flags, slot, FREE)
-        return memoryview(content)
-    finally:
-        os.close(descriptor)
+        content = memoryview(bytearray(self._size))
+        done = 0
+        while done < self._size:
+            with content[done:] as rest:
+                count = os.preadv(self._descriptor, [rest], done)
+            if not count:
+                raise OSError("the segment is shorter than its sender has said")
+            done += count
+        return content
+
+    def _close(self, state: int) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+        slot, self._slot = self._slot, None
+        give_back(self._flags, slot, state)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            if self._made != os.getpid():
+                self._slot = None  # in a child, it is not ours to give back
+            self._close(FREE)
 
 
 def _map(descriptor: int, size: int) -> Loan:

@@ -86,7 +86,8 @@ class Parcel:
         """One for each of the batch's items; None if the items are plain, and their own entries."""
         self.shipment = shipment
         """The segment that holds what is large of it, if anything is."""
-        self.large = self.weight > LARGE
+        self.large = entries is not None and sum(map(weigh, entries)) > LARGE
+        """Whether its message is. What is in a segment is not."""
         self.limit = limit
         self.hold = hold
         """Whether results may be held back, and so lost and repeated."""

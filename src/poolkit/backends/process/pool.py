@@ -100,7 +100,7 @@ class ProcessBackend(Settling, Backend):
         for number, refusal in refused.items():
             if batch.claim(number):
                 batch.report_failed([number], refusal)
-        if batch.parcel.large:
+        if batch.parcel.large or batch.parcel.shipment is not None:
             batch.weigh(batch.parcel.weight)
         return bool(batch.todo)
 

@@ -13,7 +13,7 @@ import struct
 from typing import Any, Final
 
 from .lending import Lender, Store
-from .mapping import FREE, Segment, borrow, give_back
+from .mapping import FREE, Landed, Segment, give_back
 
 AVAILABLE: Final = (
     hasattr(os, "memfd_create") and hasattr(os, "preadv") and hasattr(socket, "SCM_RIGHTS")
@@ -38,6 +38,7 @@ class Sender:
         """Prepare to send through a socket; the receiver gives back at `flags`."""
         self._sock = sock
         self._store = store
+        self._flags = flags
         self._lender = Lender(flags)
         self._number = 0
 
@@ -51,8 +52,13 @@ class Sender:
         slot = self._store.lend(segment, self._lender)
         packet = _PACKET.pack(self._number, -1 if slot is None else slot)
         rights = array.array("i", [segment.descriptor])
-        with contextlib.suppress(ConnectionError):  # nobody is there to miss it
+        try:
             self._sock.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except ConnectionError:  # nobody is there to miss it
+            pass
+        except OSError:
+            give_back(self._flags, slot, FREE)
+            raise
         return self._number, slot, size
 
     def close(self) -> None:
@@ -61,21 +67,28 @@ class Sender:
 
 
 class Receiver:
-    """The end that borrows. One thread uses it."""
+    """The end that borrows. One thread uses it.
+
+    It has a descriptor to spare, which makes room for the next that comes: what comes and finds no
+    room is lost.
+    """
 
     def __init__(self, sock: socket.socket, flags: memoryview) -> None:
         """Prepare to receive from a socket, and to give back at `flags`."""
         self._sock = sock
         self._flags = flags
+        self._spare: int | None = None
+        self._spare_one()
 
-    def take(self, announced: Announcement) -> memoryview:
-        """Return a view on the content of a segment that was announced.
+    def take(self, announced: Announcement) -> Landed:
+        """Return a segment that was announced.
 
         Raises:
-            OSError: It has not come; perhaps there are no more descriptors.
-            MemoryError: There is no room for it.
+            OSError: It has not come: there are no more descriptors.
+            MemoryError: There are none, and no memory for a copy.
         """
         wanted, slot, size = announced
+        self._spare_one()
         while True:
             number, its_slot, descriptor = self._receive()
             if number == wanted:
@@ -86,12 +99,33 @@ class Receiver:
         if descriptor is None:
             give_back(self._flags, slot, FREE)
             raise OSError("this process can't have more descriptors")
-        return borrow(descriptor, size, self._flags, slot)
+        landed = Landed(descriptor, size, self._flags, slot)
+        self._spare_one()
+        if self._spare is None:
+            landed.view()  # which closes its descriptor
+            self._spare_one()
+        return landed
+
+    def close(self) -> None:
+        """Close the socket, and what is spare."""
+        self._sock.close()
+        self._make_room()
+
+    def _spare_one(self) -> None:
+        if self._spare is None:
+            with contextlib.suppress(OSError):
+                self._spare = os.dup(self._sock.fileno())
+
+    def _make_room(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
 
     def _receive(self) -> tuple[int, int | None, int | None]:
         rights = array.array("i")
         flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         space = socket.CMSG_SPACE(rights.itemsize)
+        self._make_room()
         try:
             packet, extra, *_ = self._sock.recvmsg(_PACKET.size, space, flags)
         except ConnectionResetError:  # said first, and once, of what has come from the dead

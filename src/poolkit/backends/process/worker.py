@@ -30,9 +30,11 @@ from .channel import WorkerEnd
 from .dock import IDLE, Dock
 from .freight import Arrived, check_size
 from .lifeline import end_with, lead_group
-from .memory import resident_bytes
+from .memory import hoards
 from .segments import Announcement
 
+# What arguments are, if not a tuple of plain values.
+_PACKED: Final = frozenset({bytes, list, Arrived})
 # Results of a chunk are sent at this pace, in seconds of work.
 HOLD: Final = 0.002
 # How often results are sent that a slow item holds up, in seconds.
@@ -110,7 +112,7 @@ class _Worker:
                     self._send()
                 if self._holding is not None:
                     self._holding.clear()
-                if self._dock is not None and self._dock.keeps and not channel.wait(IDLE):
+                if self._dock is not None and self._dock.warm and not channel.wait(IDLE):
                     self._dock.rest()
             content = channel.receive()
             self._reached()
@@ -179,7 +181,7 @@ class _Worker:
                 if function is None:
                     function = self._load_function(fn)
                     keywords = {} if kwargs is None else _load(kwargs)
-                args = entry if type(entry) is tuple else _load(entry)
+                args = _load(entry) if type(entry) in _PACKED else entry
                 entry = None
                 value = function(*args, **keywords) if keywords else function(*args)
                 if type(value) not in FIXED and not is_plain(value):
@@ -195,11 +197,11 @@ class _Worker:
             values.append(value)
             value = None
             words[ENDED] = serial
-            if not hold or end - self._sent > HOLD or self._loans:
+            if not hold or end - self._sent > HOLD:
                 self._send()
                 if reached is not None:
                     reached()
-            if most_memory is not None and self._own_bytes() > most_memory:
+            if most_memory is not None and hoards(most_memory):
                 self._serial = serial
                 return False
         self._serial = serial
@@ -214,11 +216,8 @@ class _Worker:
         if loan is None:
             return (packed,)
         self._loans.append(loan)
+        self._sent = 0.0  # and so it is not held back
         return packed, loan[0]
-
-    def _own_bytes(self) -> int:
-        """Return how much memory is in use, but for what is kept for results to come."""
-        return resident_bytes() - (0 if self._dock is None else self._dock.keeps)
 
     def _load_function(self, fn: Any) -> Any:
         """Return the function that a message names: by its bytes, its number, or both."""
