@@ -80,6 +80,8 @@ def dump_task(
     try:
         return bytes(cloudpickle.dumps(value, _PROTOCOL, buffer_callback=aside))
     except Exception as error:
+        # Its frames have a pickler, which has buffers: Python 3.11 crashes if it collects those.
+        traceback.clear_frames(error.__traceback__)
         raise TaskSerializationError(
             f"{what} {short_repr(value)}",
             _reason(error),

@@ -188,7 +188,7 @@ class Packer:
             try:
                 entries.append(args if all_plain((args,)) else self._dump(args))
             except TaskSerializationError as error:
-                refused[number] = error
+                refused[number] = error.with_traceback(None)  # which would be a cycle
                 entries.append(b"")
         return entries
 
