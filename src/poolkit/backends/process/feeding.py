@@ -73,12 +73,13 @@ class Feeding:
         self.max_workers = max_workers
         self.kill_grace = kill_grace
         self.store = store
-        """Where large buffers are, if not in messages."""
         self._quota = quota
         # Guards all that follows, but for `PendingQueue.plain`. No user code runs under it: no
         # pickling, no unpickling, no callback. Re-entrant, as the collector may strike while it
         # is held.
         self.lock = threading.RLock()
+        if store is not None:
+            store.lock = self.lock
         self.pending = PendingQueue()
         self.room = True
         self.workers: list[Worker] = []

@@ -1,7 +1,7 @@
 """`Store`: keeps segments for reuse, and knows when one may be written to again.
 
-Fresh memory costs ten times what copying to warm memory does: the kernel clears each page, and
-each is mapped anew. So a sender keeps some of the segments that it has filled.
+Fresh memory costs four times what copying to such as was used before does: the kernel has to find
+and clear each page. So a sender keeps some of the segments that it has filled.
 
 Invariants:
 
@@ -12,6 +12,7 @@ Invariants:
   taken for one about another segment.
 """
 
+import contextlib
 import threading
 import weakref
 from collections import deque
@@ -77,10 +78,11 @@ class Store:
     def __init__(self, most_kept: int) -> None:
         """Prepare; `most_kept` bytes are kept at most for reuse."""
         self._most_kept = most_kept
-        # Guards the fields below, all lenders, and the loans of segments. Not re-entrant: who may
-        # be a finalizer, and so inside of it, leaves segments in `_returned`.
-        self._lock = threading.Lock()
-        self._kept: list[Segment] = []  # the oldest first
+        # Guards the fields below, all lenders, and the loans of segments. The pool's own, if there
+        # is one: the collector may strike while it is held, and run what takes the pool's. So it is
+        # re-entrant, and nothing below relies on a look that is older than a call.
+        self.lock = threading.RLock()
+        self._kept: deque[Segment] = deque()  # the oldest first
         self._all: weakref.WeakSet[Segment] = weakref.WeakSet()
         self._closed = False
         self._returned: deque[Segment] = deque()
@@ -91,19 +93,18 @@ class Store:
         Raises:
             OSError: There is no memory, there are no descriptors, or enough segments.
         """
-        with self._lock:
+        with self.lock:
             segment = self._take(size)
             if segment is None:
                 while len(self._all) >= _MOST_SEGMENTS:
-                    if not self._kept:
+                    if not self._drop_oldest():
                         raise OSError("there are enough segments")
-                    self._drop(self._kept.pop(0))
                 segment = Segment(size)
                 self._all.add(segment)
         try:
             segment.fill(placed)
         except BaseException:
-            with self._lock:
+            with self.lock:
                 self._drop(segment)
             raise
         return segment
@@ -111,42 +112,39 @@ class Store:
     def keep(self, segment: Segment) -> None:
         """Take back a segment whose content is no more to be sent. Finalizers may call it."""
         self._returned.append(segment)
-        while self._returned and self._lock.acquire(blocking=False):
-            try:
-                self._sort_in()
-            finally:
-                self._lock.release()
+        with self.lock:
+            self._sort_in()
 
     def lend(self, segment: Segment, lender: Lender) -> int | None:
         """Lend a segment to a receiver; see `Lender.lend`."""
-        with self._lock:
+        with self.lock:
             return lender.lend(segment)
 
     def part_with(self, lender: Lender) -> None:
         """Take note that a receiver is gone."""
-        with self._lock:
+        with self.lock:
             lender.close()
 
     @property
     def kept(self) -> int:
         """How many bytes are kept for reuse."""
-        return sum(segment.size for segment in self._kept)
+        return sum([segment.size for segment in self._kept.copy()])
 
     def rest(self) -> None:
         """Give back the memory that is kept for reuse."""
-        with self._lock:
+        with self.lock:
             self._sort_in()
-            while self._kept:
-                self._drop(self._kept.pop())
+            while self._drop_oldest():
+                pass
 
     def close(self) -> None:
         """Keep nothing any more."""
         self._closed = True
         self.rest()
 
-    def abandon(self) -> None:
+    def abandon(self, lock: "threading.RLock") -> None:
         """In a forked child: close the descriptors that were inherited."""
-        self._lock = threading.Lock()
+        self.lock = lock
         self._closed = True
         for segment in list(self._all):
             segment.close()
@@ -154,30 +152,41 @@ class Store:
         self._returned.clear()
 
     def _sort_in(self) -> None:
-        while self._returned:
-            segment = self._returned.popleft()
-            if self._closed or segment.size > self._most_kept:
-                self._drop(segment)
-            else:
-                self._kept.append(segment)
+        with contextlib.suppress(IndexError):
+            while True:
+                segment = self._returned.popleft()
+                if self._closed or segment.size > self._most_kept:
+                    self._drop(segment)
+                else:
+                    self._kept.append(segment)
         while self.kept > self._most_kept or len(self._kept) > _MOST_KEPT:
-            self._drop(self._kept.pop(0))
+            self._drop_oldest()
 
     def _take(self, size: int) -> Segment | None:
         """Take a segment from what is kept that may be written to, and is not far too large."""
         self._sort_in()
-        for segment in self._kept[::-1]:
-            if segment.size < size or segment.size > 2 * size:
+        for segment in reversed(self._kept.copy()):
+            state = _state(segment)
+            if not size <= segment.size <= 2 * size or state == LENT:
                 continue
-            if (state := _state(segment)) != LENT:
+            try:
                 self._kept.remove(segment)
-                if state == FREE:
-                    for lender, slot in segment.loans:
-                        lender.forgive(slot)
-                    segment.loans.clear()
-                    return segment
-                self._drop(segment)
+            except ValueError:  # the collector has struck
+                continue
+            if state == FREE:
+                for lender, slot in segment.loans:
+                    lender.forgive(slot)
+                segment.loans.clear()
+                return segment
+            self._drop(segment)
         return None
+
+    def _drop_oldest(self) -> bool:
+        try:
+            self._drop(self._kept.popleft())
+        except IndexError:
+            return False
+        return True
 
     def _drop(self, segment: Segment) -> None:
         segment.close()

@@ -22,11 +22,9 @@ LENT: Final = 1
 GONE: Final = 2
 """Somebody may still have a view, of whom nobody will hear: it must not be written to any more."""
 
-# In older Pythons each mapping costs a descriptor, of which most systems allow 1,024. A receiver
-# that has so many copies what else comes.
-_MOST_MAPPED: Final = 1 << 30 if sys.version_info >= (3, 13) else 192
-# Below Linux's limit of mappings, 65,530, which other things need, too.
-_MOST_EVER: Final = 16_384
+# So many are mapped at once; what else comes is copied. In older Pythons each mapping costs a
+# descriptor, of which most systems allow 1,024. Linux allows 65,530 mappings.
+_MOST_MAPPED: Final = 16_384 if sys.version_info >= (3, 13) else 192
 
 Placed = Sequence[tuple[int, Any]]
 """Pieces of content: where each begins, and a buffer of bytes."""
@@ -108,10 +106,16 @@ class Loan(mmap.mmap):
     _slot: int | None = None
     _made = 0, 0
 
-    def lend_by(self, flags: memoryview, slot: int | None) -> None:
-        """Say where to tell the sender that it is given back."""
+    def lend_by(self, flags: memoryview, slot: int | None, forks: int) -> None:
+        """Say where to tell the sender that it is given back.
+
+        Args:
+            flags: Where to write.
+            slot: At which place; None for nowhere.
+            forks: How many there had been before it was mapped.
+        """
         Loan.mapped += 1
-        self._made = os.getpid(), Loan.forks
+        self._made = os.getpid(), forks
         self._flags, self._slot = flags, slot
 
     def __del__(self) -> None:
@@ -167,13 +171,14 @@ class Landed:
 
     def _map(self) -> memoryview:
         assert self._descriptor is not None
-        if Loan.mapped < min(_MOST_MAPPED, _MOST_EVER):
+        if Loan.mapped < _MOST_MAPPED:
+            forks = Loan.forks
             try:
                 loan = _map(self._descriptor, self._size)
             except (OSError, ValueError):  # no more mappings, or descriptors
                 pass
             else:
-                loan.lend_by(self._flags, self._slot)
+                loan.lend_by(self._flags, self._slot, forks)
                 self._slot = None  # it is the loan's now
                 return memoryview(loan)
         content = memoryview(bytearray(self._size))

@@ -188,5 +188,5 @@ class ProcessBackend(Settling, Backend):
             worker.abandon()
         self.pending.clear()
         if self.store is not None:
-            self.store.abandon()
+            self.store.abandon(self.lock)
         self.loop.abandon(self.lock)
