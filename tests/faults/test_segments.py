@@ -20,18 +20,22 @@ class Line:
     def __init__(self, most_kept: int = 1 << 20) -> None:
         self.flags = memoryview(bytearray(SLOTS))
         self.store = Store(most_kept)
+        self._filled: list[Segment] = []
         self._ends = make_pair()
         self._ends[0].setblocking(False)
         self.sender = Sender(self._ends[0], self.store, self.flags)
         self.receiver = Receiver(self._ends[1], self.flags)
 
     def fill(self, number: int = 1) -> Segment:
-        return self.store.fill([(0, bytes([number]) * SIZE)], SIZE)
+        self._filled.append(self.store.fill([(0, bytes([number]) * SIZE)], SIZE))
+        return self._filled[-1]
 
     def close(self) -> None:
         self.store.close()
         self.receiver.close()
         self._ends[0].close()
+        for segment in self._filled:
+            segment.close()
 
 
 @pytest.fixture
@@ -92,7 +96,6 @@ def test_a_slot_is_lent_again_only_when_its_receiver_was_heard(line: Line) -> No
     assert set(bytes(view)) == {1}
     del view
     assert line.sender.send(other, SIZE)[1] == 0
-    other.close()
 
 
 def test_without_a_slot_a_segment_is_never_filled_again(line: Line) -> None:
@@ -103,8 +106,6 @@ def test_without_a_slot_a_segment_is_never_filled_again(line: Line) -> None:
     line.store.keep(last)
     assert line.fill() is not last
     assert last.closed
-    for segment in lent:
-        line.store.keep(segment)
 
 
 def test_one_that_was_sent_twice_is_passed_over(line: Line) -> None:
@@ -150,7 +151,6 @@ def test_a_view_in_a_cycle_is_not_taken_for_gone(line: Line) -> None:
     gc.collect()
     assert seen[0] in (LENT, GONE)
     assert seen[1:] == [1]
-    segment.close()
 
 
 def test_the_store_keeps_no_more_than_it_may() -> None:
@@ -159,8 +159,9 @@ def test_the_store_keeps_no_more_than_it_may() -> None:
     for segment in segments:
         line.store.keep(segment)
     assert [segment.closed for segment in segments] == [True, True, False, False, False]
-    line.close()
+    line.store.close()
     assert all(segment.closed for segment in segments)
+    line.close()
 
 
 def test_what_is_said_last_by_the_dead_is_heard() -> None:
@@ -175,5 +176,4 @@ def test_what_is_said_last_by_the_dead_is_heard() -> None:
     theirs.close()
     assert set(bytes(receiver.take(announced).view())) == {7}
     receiver.close()
-    segment.close()
     line.close()
