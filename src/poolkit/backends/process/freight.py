@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final, Literal, Self
 
 from ..._errors import TaskSerializationError
+from .._plain import PLAIN
 from .mapping import Landed
 
 LIMIT: Final = 256 * 1024
@@ -71,12 +72,10 @@ def pack(
     """
     aside = Aside()
     try:
-        if (
-            by_reference
-            and _is_bulky(value)
-            and (pieces := _dump_in_pieces(value, aside)) is not None
-        ):
-            return Cargo(pieces, aside)
+        if _is_bulky(value) and (by_reference or _is_built_in(value)):
+            pieces = _dump_in_pieces(value, aside)
+            if pieces is not None:
+                return Cargo(pieces, aside)
         data = dump(aside)
     except BaseException:
         aside.clear()  # see `Layout.__exit__`
@@ -97,6 +96,11 @@ def _is_bulky(value: Any) -> bool:
         if type(part) in _BULKY and len(part) >= LIMIT:
             return True
     return False
+
+
+def _is_built_in(value: Any) -> bool:
+    """Whether nothing of it has a class that the other side might not find."""
+    return type(value) is tuple and set(map(type, value)) <= PLAIN | {bytearray}
 
 
 class _Pieces:
