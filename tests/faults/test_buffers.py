@@ -319,6 +319,32 @@ def test_without_room_for_segments_the_socket_has_it_all(
     assert script.output == "done\n"
 
 
+INTERACTIVE = """\
+from poolkit import make_executor
+
+class Local:
+    def __init__(self, data):
+        self.data = data
+
+def echo(value):
+    return value
+
+with make_executor("process", 1) as pool:
+    for value in (b"x" * (1 << 20), bytearray(1 << 20)):
+        assert pool.submit(echo, value).result() == value
+    assert pool.submit(echo, [Local(bytes(1 << 20))]).result()[0].data == bytes(1 << 20)
+    assert pool.submit(echo, (Local(1), bytes(1 << 20))).result()[1] == bytes(1 << 20)
+print("done")
+"""
+
+
+def test_large_values_with_an_interactive_main(start_script: StartScript) -> None:
+    pytest.importorskip("cloudpickle")
+    script = start_script(INTERACTIVE, how="-c")
+    script.check()
+    assert script.output == "done\n"
+
+
 # -- whoever dies -----------------------------------------------------------------------------
 
 

@@ -71,11 +71,16 @@ class Dock:
         with Layout() as layout:
             packed = layout.add(cargo)
             try:
-                segment = self._store.fill(layout.placed, layout.size)
-                self._reached()
-                loan = self._sender.send(segment, layout.size)
+                loan = self._lend(layout)
             except OSError:  # no memory, no descriptors: through the channel, then
                 return check_size("the result", cargo.inline()), None
         self._reached()
-        self._store.keep(segment)
         return packed, loan
+
+    def _lend(self, layout: Layout) -> Announcement:
+        segment = self._store.fill(layout.placed, layout.size)
+        try:
+            self._reached()
+            return self._sender.send(segment, layout.size)
+        finally:
+            self._store.keep(segment)  # it is not sent a second time

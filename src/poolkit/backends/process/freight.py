@@ -100,7 +100,8 @@ def _is_bulky(value: Any) -> bool:
 
 def _is_built_in(value: Any) -> bool:
     """Whether nothing of it has a class that the other side might not find."""
-    return type(value) is tuple and set(map(type, value)) <= PLAIN | {bytearray}
+    parts: Any = value
+    return type(value) is tuple and set(map(type, parts)) <= PLAIN | {bytearray}
 
 
 class _Pieces:
