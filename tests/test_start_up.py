@@ -72,8 +72,13 @@ WORKER: Final = PACKAGE | {
     "poolkit.backends.process",
     "poolkit.backends.process.board",
     "poolkit.backends.process.channel",
+    "poolkit.backends.process.dock",
+    "poolkit.backends.process.freight",
+    "poolkit.backends.process.lending",
     "poolkit.backends.process.lifeline",
+    "poolkit.backends.process.mapping",
     "poolkit.backends.process.memory",
+    "poolkit.backends.process.segments",
     "poolkit.backends.process.steps",
     "poolkit.backends.process.worker",
 }

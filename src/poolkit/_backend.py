@@ -104,6 +104,9 @@ class Batch(abc.ABC):
     def report(self, records: Sequence[Record]) -> None:
         """Take the results of some items. Any thread may call it; it never raises."""
 
+    def weigh(self, size: int) -> None:  # noqa: B027 - most have no use for it
+        """Be told how many bytes its arguments take on their way, if that is many."""
+
     def describe(self, number: int) -> str:
         """Return one of its calls as text, for people."""
         return describe_call(self.fn, self.items[number], self.kwargs)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # More would make the first result of a chunk late without making the rest cheaper.
 MOST: Final = 4096
+# A chunk's arguments should take no more bytes: some of them are in memory at once for each worker.
+MOST_BYTES: Final = 8 * 2**20
 # What is kept of the weight of earlier items with each report.
 MEMORY: Final = 0.75
 
@@ -26,6 +28,10 @@ class Chunking(Protocol):
         """Learn from results as they come in."""
         ...
 
+    def weigh(self, size: float) -> None:
+        """Learn how many bytes an item of the last chunk took on its way; 0 for few."""
+        ...
+
 
 class FixedChunks:
     """The size the caller asked for."""
@@ -35,6 +41,9 @@ class FixedChunks:
 
     def observe(self, records: "Sequence[Record]") -> None:
         """A fixed size learns nothing."""
+
+    def weigh(self, size: float) -> None:
+        """Whoever asks for a size gets it."""
 
 
 class TimedChunks:
@@ -51,7 +60,7 @@ class TimedChunks:
     def __init__(self, target: float, most: int = MOST) -> None:
         self.size = 1
         self._target = target
-        self._most = most
+        self._limit = self._most = most
         # Of what came back, less and less of it as it gets older.
         self._seconds = 0.0
         self._items = 0.0
@@ -67,6 +76,14 @@ class TimedChunks:
         target, most = self._target, self._most
         fitting = target / mean if mean > target / most else most
         self.size = max(1, min(int(fitting), 2 * self.size))
+
+    def weigh(self, size: float) -> None:
+        """Make no chunk of more than `MOST_BYTES`, but one of a single item."""
+        most = self._limit
+        if size * most > MOST_BYTES:
+            most = max(1, int(MOST_BYTES / size))
+        self._most = most
+        self.size = min(self.size, most)
 
 
 def check_chunksize(chunksize: Chunksize) -> None:

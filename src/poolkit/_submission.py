@@ -347,6 +347,7 @@ class FaceBatch(Owner):
                 self._unsettled -= count
                 if self._unsettled:
                     return
+        self.parcel = None  # which may be large, while results wait to be read
         for scope in self.link.scopes:
             scope.forget(self)
 

@@ -77,7 +77,7 @@ class Inbox(queue.SimpleQueue[Any]):
 class WindowBatch(FaceBatch):
     """A chunk of a window's input."""
 
-    __slots__ = ("base", "dispatched", "inbox", "missing", "timed")
+    __slots__ = ("base", "dispatched", "inbox", "missing", "timed", "weight")
 
     def __init__(
         self,
@@ -96,6 +96,11 @@ class WindowBatch(FaceBatch):
         self.inbox = inbox
         self.missing = len(items)
         """Items that have not come back; the consumer's thread counts."""
+        self.weight = 0
+        """How many bytes its arguments take, if that is many."""
+
+    def weigh(self, size: int) -> None:
+        self.weight = size
 
     @property
     def may_repeat(self) -> bool:  # type: ignore[override]
@@ -292,6 +297,7 @@ class Window:
             self._pulled = base
             self._exhausted = True
             self._input_error = error
+        self._chunking.weigh(batch.weight / len(items))
 
     def _chunk_size(self) -> int:
         size = self._chunking.size

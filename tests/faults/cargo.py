@@ -1,8 +1,10 @@
 """What travels badly, and the tasks that take it or return it."""
 
+import mmap
 import os
 import pickle
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 import poolkit
@@ -89,6 +91,70 @@ class Block:
 
     def __hash__(self) -> int:
         return hash(bytes(self.data))
+
+
+class Sheet:
+    """Keeps the buffer with which it arrives, as arrays do."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = memoryview(data)
+
+    def __reduce__(self) -> Any:
+        return Sheet, (pickle.PickleBuffer(self.data),)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sheet) and (
+            bytes(self.data) == bytes(other.data) and self.data.readonly == other.data.readonly
+        )
+
+    def __hash__(self) -> int:
+        return hash(bytes(self.data))
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether its bytes are where the sender has put them."""
+        return isinstance(self.data.obj, mmap.mmap)
+
+
+def number(sheet: Sheet) -> int:
+    """Return what all bytes of a sheet are; they must not differ."""
+    (number,) = set(bytes(sheet.data))
+    return number
+
+
+def is_mapped(sheet: Sheet) -> bool:
+    return sheet.is_mapped
+
+
+def overwrite(sheet: Sheet) -> Sheet:
+    sheet.data[:] = bytes(len(sheet.data))
+    return sheet
+
+
+def spoil_and_die(sheet: Sheet, marker: Path) -> int:
+    """Overwrite a sheet and die, the first time."""
+    if marker.exists():
+        return number(sheet)
+    marker.touch()
+    overwrite(sheet)
+    os._exit(1)
+
+
+kept: list[Sheet] = []
+
+
+def keep(sheet: Sheet) -> int:
+    """Keep an argument in the worker."""
+    kept.append(sheet)
+    return number(sheet)
+
+
+def numbers_kept(_: object = None) -> list[int]:
+    return [number(sheet) for sheet in kept]
+
+
+def make_sheet(number: int, size: int) -> Sheet:
+    return Sheet(bytearray([number]) * size)
 
 
 class Lost(Exception):

@@ -3,7 +3,7 @@
 import io
 import pickle
 import traceback
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from .._describe import short_repr
 from .._errors import RemoteTaskError, TaskSerializationError
@@ -15,8 +15,28 @@ _PROTOCOL: Final = 5
 _MOST_CAUSES: Final = 16
 
 
+class Aside(Protocol):
+    """Takes buffers that are to travel by themselves, as pickle's ``buffer_callback``."""
+
+    def __call__(self, buffer: pickle.PickleBuffer, /) -> Any: ...
+    def clear(self) -> object:
+        """Forget them: the value is pickled once more."""
+        ...
+
+
+class Packed(Protocol):
+    """A pickled value that is more than bytes."""
+
+    def load(self) -> Any: ...
+
+
 def dump_task(
-    what: str, value: object, *, by_value: bool = False, prefer_value: bool = False
+    what: str,
+    value: object,
+    *,
+    by_value: bool = False,
+    prefer_value: bool = False,
+    aside: Aside | None = None,
 ) -> bytes:
     """Pickle a function or arguments; what pickle refuses goes to cloudpickle, if installed.
 
@@ -25,6 +45,7 @@ def dump_task(
         value: The function or the arguments.
         by_value: Whether only cloudpickle will do, as the other side can't import ``__main__``.
         prefer_value: Whether cloudpickle comes first for the same reason, and pickle will do.
+        aside: What takes buffers that are not to be in the bytes; None for none.
 
     Raises:
         TaskSerializationError: Neither can pickle it.
@@ -33,12 +54,14 @@ def dump_task(
     if by_value:
         refusal = pickle.PicklingError("the workers can't import __main__, which is no file")
     else:
-        if prefer_value and (data := _by_value(value)) is not None:
+        if prefer_value and (data := _by_value(value, aside)) is not None:
             return data
         try:
-            return pickle.dumps(value, _PROTOCOL)
+            return pickle.dumps(value, _PROTOCOL, buffer_callback=aside)
         except Exception as error:
             refusal = error
+        if aside is not None:
+            aside.clear()
         try:  # what multiprocessing has taught its pickler: sockets, connections
             from multiprocessing.reduction import ForkingPickler
 
@@ -55,8 +78,10 @@ def dump_task(
             "closures and what is typed into a prompt: pip install 'poolkit[cloudpickle]'",
         ) from refusal
     try:
-        return bytes(cloudpickle.dumps(value, _PROTOCOL))
+        return bytes(cloudpickle.dumps(value, _PROTOCOL, buffer_callback=aside))
     except Exception as error:
+        # Its frames have a pickler, which has buffers: Python 3.11 crashes if it collects those.
+        traceback.clear_frames(error.__traceback__)
         raise TaskSerializationError(
             f"{what} {short_repr(value)}",
             _reason(error),
@@ -65,28 +90,36 @@ def dump_task(
         ) from error
 
 
-def _by_value(value: object) -> bytes | None:
+def _by_value(value: object, aside: Aside | None = None) -> bytes | None:
     """Pickle by cloudpickle; None if that can't be."""
     try:
         import cloudpickle
 
-        data: bytes = cloudpickle.dumps(value, _PROTOCOL)
+        data: bytes = cloudpickle.dumps(value, _PROTOCOL, buffer_callback=aside)
     except Exception:
+        if aside is not None:
+            aside.clear()
         return None
     return data
 
 
-def dump_result(value: object) -> bytes:
+def dump_result(value: object, aside: Aside | None = None) -> bytes:
     """Pickle a result, in the worker.
+
+    Args:
+        value: The result.
+        aside: What takes buffers that are not to be in the bytes; None for none.
 
     Raises:
         TaskSerializationError: It can't be pickled.
     """
     try:
-        return pickle.dumps(value, _PROTOCOL)
+        return pickle.dumps(value, _PROTOCOL, buffer_callback=aside)
     except Exception as error:
         refusal = error
-    data = _by_value(value)
+    if aside is not None:
+        aside.clear()
+    data = _by_value(value, aside)
     if data is None:
         raise TaskSerializationError(
             f"the result {short_repr(value)}",
@@ -96,14 +129,14 @@ def dump_result(value: object) -> bytes:
     return data
 
 
-def load_task(what: str, data: bytes) -> Any:
+def load_task(what: str, data: bytes | Packed) -> Any:
     """Unpickle a function or arguments, in the worker.
 
     Raises:
         TaskSerializationError: It can't be unpickled here.
     """
     try:
-        return pickle.loads(data)
+        return pickle.loads(data) if isinstance(data, bytes) else data.load()
     except Exception as error:
         raise TaskSerializationError(
             what,
@@ -112,14 +145,14 @@ def load_task(what: str, data: bytes) -> Any:
         ) from error
 
 
-def load_result(data: bytes) -> Any:
+def load_result(data: bytes | Packed) -> Any:
     """Unpickle a result, in the parent.
 
     Raises:
         TaskSerializationError: It can't be unpickled here.
     """
     try:
-        return pickle.load(io.BytesIO(data))
+        return pickle.load(io.BytesIO(data)) if isinstance(data, bytes) else data.load()
     except BaseException as error:  # it runs code of the user's in a thread of ours
         raise TaskSerializationError(
             "the result", _reason(error), "Its class must be importable in the parent, too"

@@ -20,7 +20,10 @@ FLAGS: Final = 16384
 SERIAL, START, ENDED = 0, 1, 2
 ATTENTION = 8
 _FIRST_FLAG: Final = 128  # in bytes
-SIZE: Final = _FIRST_FLAG + FLAGS
+SLOTS: Final = 64
+"""How many segments each side may have lent to the other; see `mapping`."""
+_FIRST_SLOT: Final = _FIRST_FLAG + FLAGS
+SIZE: Final = _FIRST_SLOT + 2 * SLOTS
 
 LOOK: Final = 1
 CONDEMNED: Final = 2
@@ -34,7 +37,11 @@ class Board:
         self._bytes = memoryview(memory)
         self.words = self._bytes[:_FIRST_FLAG].cast("Q")
         self.times = self._bytes[:_FIRST_FLAG].cast("d")
-        self.flags = self._bytes[_FIRST_FLAG:SIZE]
+        self.flags = self._bytes[_FIRST_FLAG:_FIRST_SLOT]
+        self.arguments = self._bytes[_FIRST_SLOT : _FIRST_SLOT + SLOTS]
+        """What the parent has lent; the worker writes that it has given it back."""
+        self.results = self._bytes[_FIRST_SLOT + SLOTS : SIZE]
+        """What the worker has lent; the parent writes."""
 
     @classmethod
     def make(cls) -> "tuple[Board, int]":
@@ -58,7 +65,14 @@ class Board:
 
     def close(self) -> None:
         """Give the memory back; the other side keeps its own view."""
-        for view in (self.words, self.times, self.flags, self._bytes):
+        for view in (
+            self.words,
+            self.times,
+            self.flags,
+            self.arguments,
+            self.results,
+            self._bytes,
+        ):
             view.release()
         self._memory.close()
 

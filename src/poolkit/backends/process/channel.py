@@ -6,13 +6,11 @@ socket does not take waits in ``unsent``. The worker's end blocks; that is how i
 
 import contextlib
 import itertools
+import select
 import socket
 import struct
 from collections import deque
 from typing import Final
-
-# What one piece of a frame's content may measure; marshal can't do more.
-MOST_BYTES: Final = 2**31 - 1024
 
 _LENGTH: Final = struct.Struct("<Q")
 _READ: Final = 256 * 1024
@@ -132,6 +130,10 @@ class WorkerEnd:
     def idle(self) -> bool:
         """Whether `receive` would have to ask the socket."""
         return not self._arrived
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for something to receive; say whether there is anything."""
+        return bool(self._arrived or select.select([self._sock], [], [], seconds)[0])
 
     def receive(self) -> bytes | None:
         """Wait for the next frame's content; None if the parent is gone."""

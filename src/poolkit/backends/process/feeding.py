@@ -22,9 +22,12 @@ from .board import FLAGS
 from .books import HOLE, Assignment
 from .channel import frame
 from .endings import Ending
+from .freight import taken_out
 from .handle import Births, State, Worker
+from .lending import Shipment, Store
 from .loop import Loop
 from .parcel import Parcel
+from .segments import Announcement
 
 # Work is sent ahead of a worker as far as this, in seconds: many times a round trip, and little
 # enough that what waits behind it could not have started much sooner elsewhere.
@@ -64,15 +67,19 @@ class Feeding:
         quota: float,
         kill_grace: float,
         start: Callable[[Worker], None],
+        store: Store | None,
     ) -> None:
         self.name = name
         self.max_workers = max_workers
         self.kill_grace = kill_grace
+        self.store = store
         self._quota = quota
         # Guards all that follows, but for `PendingQueue.plain`. No user code runs under it: no
         # pickling, no unpickling, no callback. Re-entrant, as the collector may strike while it
         # is held.
         self.lock = threading.RLock()
+        if store is not None:
+            store.lock = self.lock
         self.pending = PendingQueue()
         self.room = True
         self.workers: list[Worker] = []
@@ -216,9 +223,11 @@ class Feeding:
                 entries = [() if n == HOLE else entries[n] for n in numbers]
             elif len(numbers) != len(entries):
                 entries = entries[numbers[0] : numbers[-1] + 1]
-            # As marshal refuses what is no plain tuple.
-            terms = tuple(parcel.terms)
-            message.append((assignment.first, name, parcel.kwargs, terms, entries))
+            kwargs, loan = parcel.kwargs, None
+            if parcel.shipment is not None:
+                kwargs, entries, loan = self._lend(worker, parcel.shipment, kwargs, entries)
+            terms = tuple(parcel.terms)  # marshal refuses what is no plain tuple
+            message.append((assignment.first, name, kwargs, (*terms, loan), entries))
         worker.channel.queue(frame(marshal.dumps(message)))
         if self.step is not None:
             self.step()
@@ -228,6 +237,19 @@ class Feeding:
             self.dismiss(worker)
         elif not worker.channel.flush():
             self.loop.wake()
+
+    def _lend(
+        self, worker: Worker, shipment: Shipment, kwargs: Any, entries: Sequence[Any]
+    ) -> tuple[Any, Sequence[Any], Announcement | None]:
+        """Lend a worker a segment; return what the message has to say then."""
+        assert worker.sender is not None
+        if self.step is not None:
+            self.step()
+        try:
+            return kwargs, entries, worker.sender.send(shipment.segment, shipment.size)
+        except OSError:  # as if there had been no segment
+            read = shipment.segment.read
+            return taken_out(kwargs, read), [taken_out(entry, read) for entry in entries], None
 
     def repair(self) -> None:
         """Finish what an interrupt has left half done, in the order in which it was begun."""
@@ -266,7 +288,7 @@ class Feeding:
             name = f"{self.name.replace(' ', '-')}-worker-{self._made}"
             try:
                 with Births.lock:
-                    worker = Worker(name, self._quota, self.loop.scratch)
+                    worker = Worker(name, self._quota, self.loop.scratch, self.store)
                     self.workers.append(worker)
             except OSError as error:  # no more descriptors
                 self._failed_start(error)

@@ -4,7 +4,7 @@ States (``docs/explanation/process-pool.md`` has the picture)::
 
     STARTING -> READY -> LEAVING | CONDEMNED -> DEAD
 
-Descriptors: a socket, the board's memory, the lifeline's writing end, a pidfd, and what
+Descriptors: two sockets, the board's memory, the lifeline's writing end, a pidfd, and what
 multiprocessing needs itself. `release` closes all of them; `abandon` does in a forked child.
 """
 
@@ -25,6 +25,10 @@ from . import worker
 from .board import Board
 from .books import Books
 from .channel import ParentEnd
+from .freight import Arrived
+from .lending import Store
+from .mapping import Landed
+from .segments import Announcement, Receiver, Sender, make_pair
 
 _HAS_GROUPS: Final = hasattr(os, "killpg")
 # Guards ``__file__`` of ``__main__`` while it is hidden.
@@ -77,7 +81,9 @@ class State(enum.IntEnum):
 class Worker:
     """One worker process. The pool's lock guards all fields."""
 
-    def __init__(self, name: str, quota: float, scratch: memoryview) -> None:
+    def __init__(
+        self, name: str, quota: float, scratch: memoryview, store: Store | None = None
+    ) -> None:
         self.name = name
         self.state = State.STARTING
         self.launched = False
@@ -108,9 +114,21 @@ class Worker:
             self.board, self._board_descriptor = Board.make()
             undo.callback(os.close, self._board_descriptor)
             ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            undo.callback(theirs.close)
+            self._sockets = None if store is None else make_pair()
             undo.pop_all()
         self.channel = ParentEnd(ours, scratch)
         self._theirs: socket.socket | None = theirs
+        self.sender: Sender | None = None
+        self._receiver: Receiver | None = None
+        if store is not None and self._sockets is not None:
+            sock = self._sockets[0]
+            sock.setblocking(False)
+            self.sender = Sender(sock, store, self.board.arguments)
+            self._receiver = Receiver(sock, self.board.results)
+        self.loans: dict[int, Landed | Exception] = {}
+        """Segments with results that have come, by number, while the results have not."""
         self._started_by: int | None = None
 
     def start(
@@ -135,6 +153,7 @@ class Worker:
                 worker.Inherited(self._theirs.fileno()),
                 worker.Inherited(self._board_descriptor),
                 worker.Inherited(self._lifeline_end),
+                None if self._sockets is None else worker.Inherited(self._sockets[1].fileno()),
                 initializer,
                 initargs,
                 most_memory,
@@ -154,8 +173,29 @@ class Worker:
         theirs, self._theirs = self._theirs, None
         if theirs is not None:
             theirs.close()
+            if self._sockets is not None:
+                self._sockets[1].close()
             os.close(self._board_descriptor)
             os.close(self._lifeline_end)
+
+    # -- what is lent -----------------------------------------------------------------------
+
+    def borrow(self, announced: Announcement) -> None:
+        """Take in a segment with results that are about to come."""
+        assert self._receiver is not None
+        number = announced[0]
+        try:
+            self.loans[number] = self._receiver.take(announced)
+        except (OSError, MemoryError) as error:  # it is that result's own failure
+            self.loans[number] = error.with_traceback(None)
+
+    def claim(self, value: Any) -> Any:
+        """Return a result as it came, with its segment if it has one."""
+        entry: Any = value
+        if type(value) is tuple and len(entry) == 2:
+            packed, number = entry
+            return (Arrived(packed, self.loans.pop(number)),)
+        return entry
 
     # -- its end ----------------------------------------------------------------------------
 
@@ -200,6 +240,10 @@ class Worker:
         """Close every descriptor. The process has ended, or is given up."""
         self.close_theirs()
         self.channel.close()
+        self.loans.clear()
+        if self.sender is not None and self._receiver is not None:
+            self.sender.close()
+            self._receiver.close()
         self.board.close()
         for descriptor in (self._lifeline, self.pidfd):
             if descriptor is not None:
@@ -218,9 +262,14 @@ class Worker:
         """
         descriptors = [self._lifeline, self.pidfd]
         self.channel.sock.close()
+        sockets = self._sockets
+        if self._receiver is not None:
+            self._receiver.close()
         theirs = self._theirs
         if theirs is not None and self._started_by != threading.get_ident():
             theirs.close()
+            if sockets is not None:
+                sockets[1].close()
             descriptors += [self._board_descriptor, self._lifeline_end]
         for descriptor in descriptors:
             if descriptor is not None:

@@ -24,6 +24,7 @@ from .._serialization import load_error
 from .channel import make_scratch
 from .endings import Delivery, Ending, unpack_run
 from .handle import State, Worker
+from .lending import Store
 from .starter import Employer, Starter
 
 _log = logging.getLogger("poolkit")
@@ -44,6 +45,7 @@ class Scheduler(Employer, Protocol):
     unfinished: bool
     feeding: bool
     endings: "deque[Ending]"
+    store: Store | None
 
     @property
     def done(self) -> bool: ...
@@ -253,8 +255,11 @@ class Loop:
 
         An idle pool sleeps.
         """
-        active = any(now - worker.seen_at < 2 * _DROWSE for worker in self._pool.workers)
-        return min(pause, _DROWSE) if active else pause
+        if any(now - worker.seen_at < 2 * _DROWSE for worker in self._pool.workers):
+            return min(pause, _DROWSE)
+        if self._pool.store is not None:
+            self._pool.store.rest()
+        return pause
 
     def _read(self, worker: Worker, *, to_the_end: bool = False) -> list[Any]:
         contents = worker.channel.receive(to_the_end=to_the_end)
@@ -287,6 +292,8 @@ class Loop:
                 pool.results(worker, message, deliveries)
             elif kind == "ready":
                 pool.ready(worker)
+            elif kind == "loan":
+                worker.borrow(message[1])
             elif kind == "bye":
                 pool.leaving(worker, message[1])
             else:
@@ -350,6 +357,8 @@ class Loop:
                 end.close()
         self._bell = None
         self._runs = False
+        if self._pool.store is not None:
+            self._pool.store.close()
 
     def _report(self, deliveries: list[Delivery]) -> None:
         """Let results take effect, with no lock held: they are unpickled, and callbacks run."""

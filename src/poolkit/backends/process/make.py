@@ -10,9 +10,11 @@ from ..._cpu import available_cpus
 from ..._errors import UnsupportedError
 from .. import _serialization
 from . import handle, worker
+from .lending import KEPT_BY_PARENT, Store
 from .memory import can_be_measured
 from .parcel import Packer, main_can_be_imported
 from .pool import ProcessBackend
+from .segments import AVAILABLE
 from .starting import find_context, forget_server
 
 DEFAULT_KILL_GRACE = 0.5
@@ -60,7 +62,10 @@ def make_process_backend(
         context,
         initializer,
         initargs,
-        packer=Packer(main_is_shared=method == "fork" or main_can_be_imported()),
+        packer=Packer(
+            main_is_shared=method == "fork" or main_can_be_imported(),
+            store=Store(KEPT_BY_PARENT) if AVAILABLE else None,
+        ),
         max_tasks_per_child=max_tasks_per_child,
         max_worker_memory=max_worker_memory,
         kill_grace=grace,

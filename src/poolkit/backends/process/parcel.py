@@ -16,11 +16,13 @@ from ..._backend import Batch
 from ..._errors import TaskSerializationError
 from .._plain import LARGE, all_plain
 from .._serialization import dump_task
-from .channel import MOST_BYTES
+from .freight import Aside, Cargo, Layout, Packed, check_size, pack, weigh
+from .lending import Shipment, Store
 
 Entry = Any
-"""Of arguments: a tuple of plain values, or the bytes of the pickled tuple. Of results: a plain
-value, or a tuple that holds the bytes of the pickled value."""
+"""Of arguments: a tuple of plain values, or the pickled tuple. Of results: a plain value, or a
+tuple that holds the pickled value. What is pickled is bytes, or a list if it is large (see
+`freight`)."""
 
 # A function that is a global of a module is sent once to each worker, and named by number then.
 # A program that makes modules without end must not fill the workers' memory.
@@ -64,15 +66,16 @@ class Parcel:
     each costs the collector time.
     """
 
-    __slots__ = ("entries", "fn", "function", "kwargs", "large", "terms")
+    __slots__ = ("entries", "fn", "function", "kwargs", "large", "shipment", "terms")
 
     def __init__(
         self,
         function: Function,
         fn: bytes | None,
-        kwargs: bytes | None,
+        kwargs: Packed | None,
         entries: list[Entry] | None,
         terms: Terms,
+        shipment: Shipment | None = None,
     ) -> None:
         self.function = function
         self.fn = fn
@@ -80,14 +83,25 @@ class Parcel:
         self.kwargs = kwargs
         self.entries = entries
         """One for each of the batch's items; None if the items are plain, and their own entries."""
-        self.large = entries is not None and sum(map(len, entries)) > LARGE
+        self.shipment = shipment
+        """The segment that holds what is large of it, if anything is."""
+        self.large = entries is not None and sum(map(weigh, entries)) > LARGE
+        """Whether its message is. What is in a segment is not."""
         self.terms = terms
+
+    @property
+    def weight(self) -> int:
+        """How many bytes its arguments take, roughly."""
+        if self.entries is None:
+            return 0
+        inline = sum(map(weigh, self.entries))
+        return inline if self.shipment is None else inline + self.shipment.size
 
     def part(self, number: int, attempt: int) -> "Parcel":
         """Return the parcel of one item, for another attempt at it."""
         entries = None if self.entries is None else [self.entries[number]]
         terms = Terms(self.terms.limit, hold=False, attempt=attempt, timed=True)
-        return Parcel(self.function, self.fn, self.kwargs, entries, terms)
+        return Parcel(self.function, self.fn, self.kwargs, entries, terms, self.shipment)
 
 
 class Packer:
@@ -95,10 +109,12 @@ class Packer:
 
     Args:
         main_is_shared: Whether workers find what is defined in ``__main__``.
+        store: Where large buffers are copied to; None if they travel in the message.
     """
 
-    def __init__(self, main_is_shared: bool) -> None:
+    def __init__(self, main_is_shared: bool, store: Store | None) -> None:
         self._main_is_shared = main_is_shared
+        self.store = store
         # Both change by single, atomic operations; a number may be left out, but never given twice.
         self._functions: dict[Any, Function] = {}
         self._numbers = itertools.count(1)
@@ -121,7 +137,7 @@ class Packer:
         known = self._functions.setdefault(fn, Function(next(self._numbers), data))
         return known, None
 
-    def pack(self, batch: Batch) -> tuple[Parcel, dict[int, TaskSerializationError] | None]:
+    def pack(self, batch: Batch) -> tuple[Parcel, dict[int, TaskSerializationError]]:
         """Pack a batch; return it with the errors of items that can't be sent.
 
         Raises:
@@ -133,43 +149,82 @@ class Packer:
         timed = batch.timed or not hold or options.task_timeout is not None
         terms = Terms(options.task_timeout, hold, batch.attempt, timed)
         kwargs = dict(batch.kwargs) if batch.kwargs else None
-        if all_plain(items):
-            if fn is None and kwargs is None:
-                shared = function.parcels.get(terms)
-                if shared is None:
-                    if len(function.parcels) >= _MOST_PARCELS:  # limits that are never the same
-                        function.parcels.clear()
-                    shared = function.parcels[terms] = Parcel(function, None, None, None, terms)
-                return shared, None
-            entries, refused = None, None
-        else:
-            entries, refused = self._entries(items)
+        refused: dict[int, TaskSerializationError] = {}
+        entries: list[Any] | None = None
+        if not all_plain(items):
+            entries = self._entries(items, refused)
+        elif fn is None and kwargs is None:
+            shared = function.parcels.get(terms)
+            if shared is None:
+                if len(function.parcels) >= _MOST_PARCELS:  # limits that are never the same
+                    function.parcels.clear()
+                shared = function.parcels[terms] = Parcel(function, None, None, None, terms)
+            return shared, refused
         packed = None if kwargs is None else self._dump(kwargs)
-        return Parcel(function, fn, packed, entries, terms), refused
+        shipment = None
+        if type(packed) is Cargo or (entries is not None and Cargo in map(type, entries)):
+            shipment, packed, entries = self._ship(packed, entries, refused)
+        return Parcel(function, fn, packed, entries, terms, shipment), refused
 
     def _entries(
-        self, items: Sequence[tuple[Any, ...]]
-    ) -> tuple[list[Entry], dict[int, TaskSerializationError] | None]:
-        """Pack the arguments of each item; those that can't be sent come back with their errors."""
+        self, items: Sequence[tuple[Any, ...]], refused: dict[int, TaskSerializationError]
+    ) -> list[Any]:
+        """Pack the arguments of each item; those that can't be sent go to `refused`."""
         if len(items) == 1:
-            return [self._dump(items[0])], None
-        entries: list[Entry] = []
-        refused: dict[int, TaskSerializationError] = {}
+            return [self._dump(items[0])]
+        entries: list[Any] = []
         for number, args in enumerate(items):
             try:
                 entries.append(args if all_plain((args,)) else self._dump(args))
             except TaskSerializationError as error:
-                refused[number] = error
+                refused[number] = error.with_traceback(None)  # which would be a cycle
                 entries.append(b"")
-        return entries, refused
+        return entries
 
-    def _dump(self, arguments: object) -> bytes:
-        data = dump_task("the arguments", arguments, prefer_value=not self._main_is_shared)
-        if len(data) > MOST_BYTES:
-            raise TaskSerializationError(
-                "the arguments", f"they are {len(data):,} bytes", "Pass the path of a file instead"
-            )
-        return data
+    def _dump(self, arguments: object) -> bytes | Cargo:
+        by_reference = self._main_is_shared
+
+        def dump(aside: Aside | None) -> bytes:
+            return dump_task("the arguments", arguments, prefer_value=not by_reference, aside=aside)
+
+        if self.store is None:
+            data: bytes = check_size("the arguments", dump(None))
+            return data
+        return pack(arguments, dump, by_reference=by_reference)
+
+    def _ship(
+        self,
+        kwargs: bytes | Cargo | None,
+        entries: list[Any] | None,
+        refused: dict[int, TaskSerializationError],
+    ) -> tuple[Shipment | None, Packed | None, list[Entry] | None]:
+        """Copy what is large to a segment: from now on, nobody can change it.
+
+        Where there can't be one, the message has it all.
+        """
+        assert self.store is not None
+        with Layout() as layout:
+            packed = layout.add(kwargs) if type(kwargs) is Cargo else kwargs
+            stowed = None
+            if entries is not None:
+                stowed = [layout.add(e) if type(e) is Cargo else e for e in entries]
+            try:
+                segment = self.store.fill(layout.placed, layout.size)
+            except OSError:
+                pass
+            else:
+                return Shipment(self.store, segment, layout.size), packed, stowed
+        if type(kwargs) is Cargo:
+            kwargs = check_size("the arguments", kwargs.inline())
+        if entries is None:
+            return None, kwargs, None
+        for number, entry in enumerate(entries):
+            if type(entry) is Cargo:
+                try:
+                    entries[number] = check_size("the arguments", entry.inline())
+                except TaskSerializationError as error:
+                    refused[number], entries[number] = error, b""
+        return None, kwargs, entries
 
 
 def _is_global(fn: Any) -> bool:

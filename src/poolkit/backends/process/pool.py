@@ -51,7 +51,8 @@ class ProcessBackend(Settling, Backend):
             initargs=initargs,
             most_memory=max_worker_memory,
         )
-        super().__init__(name, max_workers, max_tasks_per_child or math.inf, kill_grace, start)
+        quota = max_tasks_per_child or math.inf
+        super().__init__(name, max_workers, quota, kill_grace, start, packer.store)
         self._packer = packer
         self._withdrawn = 0  # batches, roughly, since the queue was swept
 
@@ -96,10 +97,11 @@ class ProcessBackend(Settling, Backend):
         except TaskSerializationError as error:
             batch.report_failed(batch.claim_rest(), error)
             return False
-        if refused:
-            for number, refusal in refused.items():
-                if batch.claim(number):
-                    batch.report_failed([number], refusal)
+        for number, refusal in refused.items():
+            if batch.claim(number):
+                batch.report_failed([number], refusal)
+        if batch.parcel.large or batch.parcel.shipment is not None:
+            batch.weigh(batch.parcel.weight)
         return bool(batch.todo)
 
     def withdraw(self, batch: Batch) -> list[int]:
@@ -185,4 +187,6 @@ class ProcessBackend(Settling, Backend):
         for worker in workers:
             worker.abandon()
         self.pending.clear()
+        if self.store is not None:
+            self.store.abandon(self.lock)
         self.loop.abandon(self.lock)

@@ -30,6 +30,8 @@ class Settling(Recalling):
     def results(self, worker: Worker, message: Any, deliveries: list[Delivery]) -> None:
         """Strike items off that a worker has reported; deliver them, still packed, by batch."""
         first, when, values, errors = message
+        if worker.loans:
+            values = [worker.claim(value) for value in values]
         times: Any = array("d", when)
         if len(times) <= len(values):
             times = EvenTimes(times[0], times[-1], len(values))

@@ -18,12 +18,7 @@ from multiprocessing import reduction
 from typing import Any, Final
 
 from ..._describe import describe_call
-from ..._errors import (
-    TaskAbortedError,
-    TaskCancelled,
-    TaskSerializationError,
-    TaskTimeoutError,
-)
+from ..._errors import TaskAbortedError, TaskCancelled, TaskTimeoutError
 from ..._task import Run, threads
 from .._call import RemoteCall
 from .._plain import FIXED, is_plain
@@ -31,10 +26,15 @@ from .._serialization import dump_error, dump_result, load_task
 from .._tracebacks import without_our_frame
 from . import steps
 from .board import ATTENTION, ENDED, SERIAL, START, Board, register_for_barriers
-from .channel import MOST_BYTES, WorkerEnd
+from .channel import WorkerEnd
+from .dock import IDLE, Dock
+from .freight import Arrived, check_size
 from .lifeline import end_with, lead_group
-from .memory import resident_bytes
+from .memory import hoards
+from .segments import Announcement
 
+# What arguments are, if not a tuple of plain values.
+_PACKED: Final = frozenset({bytes, list, Arrived})
 # Results of a chunk are sent at this pace, in seconds of work.
 HOLD: Final = 0.002
 # How often results are sent that a slow item holds up, in seconds.
@@ -68,20 +68,24 @@ def _receive(duplicate: Any) -> Inherited:
     return Inherited(duplicate.detach())
 
 
-def _checked(data: bytes) -> bytes:
-    if len(data) > MOST_BYTES:
-        raise TaskSerializationError(
-            "the result", f"it is {len(data):,} bytes", "Return the path of a file instead"
-        )
-    return data
+def _load(packed: Any) -> Any:
+    """Unpickle arguments, in whichever form they have come."""
+    return load_task("the arguments", Arrived(packed) if type(packed) is list else packed)
 
 
 class _Worker:
     """The state of this process's one worker."""
 
-    def __init__(self, channel: WorkerEnd, board: Board, most_memory: int | None) -> None:
+    def __init__(
+        self,
+        channel: WorkerEnd,
+        board: Board,
+        most_memory: int | None,
+        sock: socket.socket | None,
+    ) -> None:
         self._channel = channel
         self._board = board
+        self._dock = None if sock is None else Dock(sock, board, self._reached)
         self._most_memory = most_memory
         self._step = steps.counter("WORKER")
         self._run = Run(None)
@@ -99,6 +103,7 @@ class _Worker:
         self._times: list[float] = []
         self._timed = True
         self._errors: dict[int, bytes | None] = {}
+        self._loans: list[Announcement] = []
         self._sent = 0.0
         self._sending = threading.Lock()
         self._holding: threading.Event | None = None
@@ -115,6 +120,8 @@ class _Worker:
                     self._send()
                 if self._holding is not None:
                     self._holding.clear()
+                if self._dock is not None and self._dock.warm and not channel.wait(IDLE):
+                    self._dock.rest()
             content = channel.receive()
             self._reached()
             message = None if content is None else marshal.loads(content)
@@ -123,7 +130,7 @@ class _Worker:
                 self._send()
                 return
             while message:
-                first, fn, kwargs, (limit, hold, attempt, timed), entries = message.pop(0)
+                first, fn, kwargs, (limit, hold, attempt, timed, loan), entries = message.pop(0)
                 if type(fn) is tuple and fn[1] is not None:
                     self._packed_functions[fn[0]] = fn[1]
                 if first <= self._serial:  # sent again, as the parent was interrupted
@@ -136,6 +143,8 @@ class _Worker:
                     self._timed = timed
                 if hold:
                     self._wake_holder()
+                if loan is not None and self._dock is not None:
+                    kwargs, entries = self._dock.open(loan, kwargs, entries)
                 threads.run = self._run
                 goes_on = self._work(fn, kwargs, RemoteCall(limit, attempt), hold, entries)
                 threads.run = None
@@ -145,9 +154,7 @@ class _Worker:
                     return
                 del fn, kwargs, entries
 
-    def _work(
-        self, fn: Any, kwargs: bytes | None, call: RemoteCall, hold: bool, entries: Any
-    ) -> bool:
+    def _work(self, fn: Any, kwargs: Any, call: RemoteCall, hold: bool, entries: Any) -> bool:
         """Run an assignment's items; False if this worker is to end before the next."""
         clock, reached, run = time.monotonic, self._step, self._run
         values, times = self._values, self._times
@@ -188,11 +195,12 @@ class _Worker:
             try:
                 if function is None:
                     function = self._load_function(fn)
-                    keywords = {} if kwargs is None else load_task("the arguments", kwargs)
-                args = load_task("the arguments", entry) if type(entry) is bytes else entry
+                    keywords = {} if kwargs is None else _load(kwargs)
+                args = _load(entry) if type(entry) in _PACKED else entry
+                entry = None
                 value = function(*args, **keywords) if keywords else function(*args)
                 if type(value) not in FIXED and not is_plain(value):
-                    value = (_checked(dump_result(value)),)
+                    value = self._pack_result(value)
             except BaseException as caught:
                 self._errors[serial] = self._pack_error(caught, function, args or (), call)
                 value = None
@@ -208,7 +216,7 @@ class _Worker:
                 self._send()
                 if reached is not None:
                     reached()
-            if most_memory is not None and resident_bytes() > most_memory:
+            if most_memory is not None and hoards(most_memory):
                 self._serial = serial
                 return False
         self._serial = serial
@@ -244,13 +252,13 @@ class _Worker:
                     reached()
                 run.token = None
                 try:
-                    if type(args) is bytes:
-                        args = load_task("the arguments", args)
+                    if type(args) in _PACKED:
+                        args = _load(args)
                     value = function(*args)
                     if type(value) not in FIXED and not is_plain(value):
-                        value = (_checked(dump_result(value)),)
+                        value = self._pack_result(value)
                 except BaseException as caught:
-                    known: Any = () if type(args) is bytes else args
+                    known: Any = () if type(args) in _PACKED else args
                     self._errors[serial] = self._pack_error(caught, function, known, call)
                     value = None
                 keep(value)
@@ -273,6 +281,17 @@ class _Worker:
             self._times.append(now)
         else:
             self._times[1:] = [now]
+
+    def _pack_result(self, value: Any) -> tuple[Any, ...]:
+        """Return what stands for a result that is not plain; see `parcel.Entry`."""
+        if self._dock is None:
+            return (check_size("the result", dump_result(value)),)
+        packed, loan = self._dock.pack(value)
+        if loan is None:
+            return (packed,)
+        self._loans.append(loan)
+        self._sent = 0.0  # and so it is not held back
+        return packed, loan[0]
 
     def _load_function(self, fn: Any) -> Any:
         """Return the function that a message names: by its bytes, its number, or both."""
@@ -332,6 +351,8 @@ class _Worker:
                 )
                 self._first += count
                 del values[:count]
+                while self._loans:  # before the results that need them
+                    self._channel.send(marshal.dumps(("loan", self._loans.pop(0))))
                 self._channel.send(content)
                 self._sent = ended
             if under_way:
@@ -365,6 +386,7 @@ def main(
     channel: Inherited,
     board: Inherited,
     lifeline: Inherited,
+    descriptors: Inherited | None,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     most_memory: int | None,
@@ -378,7 +400,8 @@ def main(
     with contextlib.suppress(Exception):  # a standard error that is no file
         faulthandler.enable()
     end = WorkerEnd(socket.socket(fileno=channel.take()))
-    worker = _Worker(end, Board.open(board.take()), most_memory)
+    sock = None if descriptors is None else socket.socket(fileno=descriptors.take())
+    worker = _Worker(end, Board.open(board.take()), most_memory, sock)
     if initializer is not None:
         register_for_barriers()  # once it has started threads, that would take milliseconds
         try:
