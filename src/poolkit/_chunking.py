@@ -75,7 +75,7 @@ class TimedChunks:
         mean = self._seconds / self._items
         target, most = self._target, self._most
         fitting = target / mean if mean > target / most else most
-        self.size = max(1, min(int(fitting), 2 * self.size))
+        self.size = max(1, min(round(fitting), 2 * self.size))
 
     def weigh(self, size: float) -> None:
         """Make no chunk of more than `MOST_BYTES`, but one of a single item."""

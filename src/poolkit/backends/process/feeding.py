@@ -218,16 +218,17 @@ class Feeding:
                 name = function.number, None if known else function.data
                 worker.known.add(function.number)
             entries = assignment.batch.items if parcel.entries is None else parcel.entries
-            if not assignment.is_run(0, len(numbers)):
-                # What was taken back just now has its flag set, and is passed over.
-                entries = [() if n == HOLE else entries[n] for n in numbers]
-            elif len(numbers) != len(entries):
-                entries = entries[numbers[0] : numbers[-1] + 1]
-            kwargs, loan = parcel.kwargs, None
+            if len(entries) > 1:
+                if not assignment.is_run(0, len(numbers)):
+                    # What was taken back just now has its flag set, and is passed over.
+                    entries = [() if n == HOLE else entries[n] for n in numbers]
+                elif len(numbers) != len(entries):
+                    entries = entries[numbers[0] : numbers[-1] + 1]
+            kwargs, wire = parcel.kwargs, parcel.wire
             if parcel.shipment is not None:
                 kwargs, entries, loan = self._lend(worker, parcel.shipment, kwargs, entries)
-            terms = tuple(parcel.terms)  # marshal refuses what is no plain tuple
-            message.append((assignment.first, name, kwargs, (*terms, loan), entries))
+                wire = *parcel.terms, loan
+            message.append((assignment.first, name, kwargs, wire, entries))
         worker.channel.queue(frame(marshal.dumps(message)))
         if self.step is not None:
             self.step()

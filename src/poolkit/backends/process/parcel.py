@@ -8,7 +8,7 @@ fails alone: an entry of a message is a plain value, or pickled bytes in disguis
 import itertools
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +28,10 @@ tuple that holds the pickled value. What is pickled is bytes, or a list if it is
 # A program that makes modules without end must not fill the workers' memory.
 _MOST_FUNCTIONS: Final = 2000
 _MOST_PARCELS: Final = 64
+
+
+# Whose arguments can't be sent, most of the time.
+_NOBODY: Final[Mapping[int, TaskSerializationError]] = {}
 
 
 class Terms(NamedTuple):
@@ -51,8 +55,8 @@ class Function:
         self.data = data
         self.mean = math.inf
         """Seconds that a call takes; infinite while nobody knows."""
-        self.parcels: dict[Terms, Parcel] = {}
-        """The parcels of batches that need none of their own."""
+        self.parcels: dict[tuple[Any, ...], Parcel] = {}
+        """The parcels of batches that need none of their own, by their terms."""
 
     def observe(self, seconds: float) -> None:
         """Learn from a call, or from the mean of several."""
@@ -66,7 +70,7 @@ class Parcel:
     each costs the collector time.
     """
 
-    __slots__ = ("entries", "fn", "function", "kwargs", "large", "shipment", "terms")
+    __slots__ = ("entries", "fn", "function", "kwargs", "large", "shipment", "terms", "wire")
 
     def __init__(
         self,
@@ -88,6 +92,8 @@ class Parcel:
         self.large = entries is not None and sum(map(weigh, entries)) > LARGE
         """Whether its message is. What is in a segment is not."""
         self.terms = terms
+        self.wire: tuple[Any, ...] = (*terms, None)
+        """The same as a message has it, with no segment to follow: marshal wants a plain tuple."""
 
     @property
     def weight(self) -> int:
@@ -137,7 +143,7 @@ class Packer:
         known = self._functions.setdefault(fn, Function(next(self._numbers), data))
         return known, None
 
-    def pack(self, batch: Batch) -> tuple[Parcel, dict[int, TaskSerializationError]]:
+    def pack(self, batch: Batch) -> tuple[Parcel, Mapping[int, TaskSerializationError]]:
         """Pack a batch; return it with the errors of items that can't be sent.
 
         Raises:
@@ -146,25 +152,24 @@ class Packer:
         function, fn = self._function(batch.fn)
         items, options = batch.items, batch.options
         hold = len(items) > 1 and not options.at_most_once
-        timed = batch.timed or not hold or options.task_timeout is not None
-        terms = Terms(options.task_timeout, hold, batch.attempt, timed)
+        timed = not hold or batch.timed or options.task_timeout is not None
+        key = options.task_timeout, hold, batch.attempt, timed
         kwargs = dict(batch.kwargs) if batch.kwargs else None
-        refused: dict[int, TaskSerializationError] = {}
-        entries: list[Any] | None = None
-        if not all_plain(items):
-            entries = self._entries(items, refused)
-        elif fn is None and kwargs is None:
-            shared = function.parcels.get(terms)
+        plain = all_plain(items)
+        if plain and fn is None and kwargs is None:
+            shared = function.parcels.get(key)
             if shared is None:
                 if len(function.parcels) >= _MOST_PARCELS:  # limits that are never the same
                     function.parcels.clear()
-                shared = function.parcels[terms] = Parcel(function, None, None, None, terms)
-            return shared, refused
+                shared = function.parcels[key] = Parcel(function, None, None, None, Terms(*key))
+            return shared, _NOBODY
+        refused: dict[int, TaskSerializationError] = {}
+        entries = None if plain else self._entries(items, refused)
         packed = None if kwargs is None else self._dump(kwargs)
         shipment = None
         if type(packed) is Cargo or (entries is not None and Cargo in map(type, entries)):
             shipment, packed, entries = self._ship(packed, entries, refused)
-        return Parcel(function, fn, packed, entries, terms, shipment), refused
+        return Parcel(function, fn, packed, entries, Terms(*key), shipment), refused
 
     def _entries(
         self, items: Sequence[tuple[Any, ...]], refused: dict[int, TaskSerializationError]

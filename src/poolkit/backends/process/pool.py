@@ -97,9 +97,10 @@ class ProcessBackend(Settling, Backend):
         except TaskSerializationError as error:
             batch.report_failed(batch.claim_rest(), error)
             return False
-        for number, refusal in refused.items():
-            if batch.claim(number):
-                batch.report_failed([number], refusal)
+        if refused:
+            for number, refusal in refused.items():
+                if batch.claim(number):
+                    batch.report_failed([number], refusal)
         if batch.parcel.large or batch.parcel.shipment is not None:
             batch.weigh(batch.parcel.weight)
         return bool(batch.todo)

@@ -164,7 +164,8 @@ class _Worker:
         function: Any = None
         keywords: dict[str, Any] = {}
         most_memory, serial = self._most_memory, self._serial
-        sprints = not self._timed and kwargs is None and most_memory is None
+        timed = self._timed
+        sprints = not timed and kwargs is None and most_memory is None
         entries = list(reversed(entries))  # each is let go of when its turn has come
         while entries:
             if sprints and function is not None:
@@ -183,7 +184,8 @@ class _Worker:
             words[SERIAL] = serial
             if words[ATTENTION] and not self._may_start(serial):
                 self._errors[serial] = None
-                self._note(start)
+                if timed:
+                    times.append(start)
                 values.append(None)
                 continue
             if reached is not None:
@@ -208,7 +210,10 @@ class _Worker:
             if reached is not None:
                 reached()
             end = clock()
-            self._note(end)
+            if timed:
+                times.append(end)
+            else:
+                times[1:] = [end]
             values.append(value)
             value = None
             words[ENDED] = serial
@@ -267,20 +272,13 @@ class _Worker:
             if reached is not None:
                 reached()
             end = clock()
-            self._note(end)
+            times[1:] = [end]
             few = min(2 * few, _SPRINT) if end - start < _SPRINT_SECONDS else 1
             if end - self._sent > HOLD:
                 self._send()
                 if reached is not None:
                     reached()
         return serial
-
-    def _note(self, now: float) -> None:
-        """Take down when an item has ended, or several."""
-        if self._timed:
-            self._times.append(now)
-        else:
-            self._times[1:] = [now]
 
     def _pack_result(self, value: Any) -> tuple[Any, ...]:
         """Return what stands for a result that is not plain; see `parcel.Entry`."""
