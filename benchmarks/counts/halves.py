@@ -69,7 +69,7 @@ class WorkerHalf:
         self._theirs, ours = socket.socketpair()
         end = WorkerEnd(ours)
         ours.setblocking(False)  # to find nothing there is an error, and means the end
-        self._worker = _Worker(end, Board.make()[0], None)
+        self._worker = _Worker(end, Board.make()[0], None, None)
         self._worker._holding = threading.Event()  # as if its thread had been started
         self._greeting = b""
         self._greeting = self.answer(b"")

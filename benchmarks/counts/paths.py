@@ -20,7 +20,7 @@ import poolkit
 from poolkit._backend import Backend, Batch, Capabilities, Record, Successes, make_record
 from poolkit._executor import PoolExecutor
 from poolkit._options import TaskOptions
-from poolkit.backends._run import make_run
+from poolkit.backends._quick_run import make_run
 from poolkit.backends.inline import InlineBackend
 
 from ..tasks import nothing

@@ -198,3 +198,11 @@ def test_a_chunk_of_nothing_but_deaths(make_pool: MakePool, innocents: Innocents
         assert isinstance(outcome.error, WorkerCrashedError)
         assert outcome.error.exit_code == number
     assert pool.submit(square, 3).result() == 9
+
+
+def test_no_worker_is_sent_more_than_it_has_flags_for(make_pool: MakePool) -> None:
+    pool = make_pool(1)
+    assert pool.submit(square, 2).result() == 4
+    backend: Any = pool._link.backend
+    backend._packer._function(square)[0].mean = 1e-12  # seconds: no number of items is much work
+    assert list(pool.map(square, range(60_000), chunksize=4000)) == [n * n for n in range(60_000)]

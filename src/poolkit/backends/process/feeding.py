@@ -139,7 +139,8 @@ class Feeding:
         """Return who should be sent `head`, the next batch, if anybody.
 
         Of the idle the one that was busy last, so that the others may stay asleep; else the one
-        with the least to do, if that is little. What is large waits for an idle one.
+        with the least to do, if that is little. What is large waits for an idle one. Whoever has
+        room can take at least one item, or `_feed` would look for ever.
         """
         best: Worker | None = None
         large = head.parcel.large
@@ -156,6 +157,7 @@ class Feeding:
                 and (worker.load < AHEAD / 2 or (books.outstanding == 1 and worker.load < LONG))
                 and not worker.channel.unsent
                 and len(books.assignments) < MOST_AHEAD // 2
+                and books.outstanding < FLAGS // 2
             ):
                 best = worker
         return best
