@@ -3,6 +3,7 @@
 import array
 import contextlib
 import gc
+import importlib
 import itertools
 import os
 import signal
@@ -32,7 +33,7 @@ from .helpers import Innocents, MakePool, StartScript, crash_of
 
 np: Any = None
 with contextlib.suppress(ImportError):  # here, as it starts a thread that stays
-    import numpy as np
+    np = importlib.import_module("numpy")
 
 pytestmark = pytest.mark.timeout(100)
 
