@@ -8,7 +8,7 @@ project_copyright = "2026, the poolkit authors"
 version = release = installed_version("poolkit")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "explanation/performance-table.md"]
 default_role = "py:obj"
 
 html_theme = "furo"
