@@ -1,15 +1,20 @@
 """The tests' ends of mailboxes and scripts, and words for what is asked of futures."""
 
+import itertools
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
+
+import pytest
 
 from poolkit import PoolExecutor, WorkerCrashedError
 
@@ -33,6 +38,47 @@ def crash_of(future: Future[Any]) -> WorkerCrashedError:
     error = future.exception(timeout=LONG)
     assert isinstance(error, WorkerCrashedError), repr(error)
     return error
+
+
+def kill_worker_at_each(
+    steps: Iterable[int],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[[], object],
+) -> int:
+    """Run something for each step, at which a worker of it is killed, until there are no more.
+
+    Returns:
+        How many there were.
+    """
+    step = 0
+    for step in steps:
+        mark = folder / f"killed at {step}"
+        monkeypatch.setenv("POOLKIT_KILL_WORKER_AT", f"{step}:{mark}")
+        run()
+        if not mark.exists():
+            break
+    return step
+
+
+def kill_parent_at_each(folder: Path, run: Callable[[], object]) -> int:
+    """Run something in a child, for each step, at which the child is killed; as the above."""
+    for step in itertools.count(1):
+        mark = folder / f"killed at {step}"
+        parent = os.fork()
+        if parent == 0:
+            try:
+                os.environ["POOLKIT_KILL_PARENT_AT"] = f"{step}:{mark}"
+                run()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(parent, 0)
+        if not mark.exists():
+            assert status == 0
+            return step
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    raise AssertionError("it has steps without end")
 
 
 def counted(runs: Path) -> Counter[int]:

@@ -6,7 +6,6 @@ import gc
 import importlib
 import itertools
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +28,14 @@ from ..tasks import GateKeeper, keywords
 from . import cargo, tasks
 from .cargo import Block, Sheet
 from .census import LIMIT, descriptors
-from .helpers import Innocents, MakePool, StartScript, crash_of
+from .helpers import (
+    Innocents,
+    MakePool,
+    StartScript,
+    crash_of,
+    kill_parent_at_each,
+    kill_worker_at_each,
+)
 
 np: Any = None
 with contextlib.suppress(ImportError):  # here, as it starts a thread that stays
@@ -370,33 +376,17 @@ def check(endings: list[Any], *, crashes: int) -> None:
 
 
 def test_a_worker_killed_at_any_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = 0
-    for step in itertools.count(1):
-        mark = tmp_path / f"killed at {step}"
-        monkeypatch.setenv("POOLKIT_KILL_WORKER_AT", f"{step}:{mark}")
-        check(run_scenario("fork"), crashes=1)
-        if not mark.exists():
-            break
+    step = kill_worker_at_each(
+        itertools.count(1),
+        tmp_path,
+        monkeypatch,
+        lambda: check(run_scenario("fork"), crashes=1),
+    )
     assert step > 20, "the steps are not counted"
 
 
 def test_the_parent_killed_at_any_step(tmp_path: Path) -> None:
-    step = 0
-    for step in itertools.count(1):
-        mark = tmp_path / f"killed at {step}"
-        parent = os.fork()
-        if parent == 0:
-            try:
-                os.environ["POOLKIT_KILL_PARENT_AT"] = f"{step}:{mark}"
-                check(run_scenario("fork"), crashes=0)
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
-        _, status = os.waitpid(parent, 0)
-        if not mark.exists():
-            assert status == 0
-            break
-        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    step = kill_parent_at_each(tmp_path, lambda: check(run_scenario("fork"), crashes=0))
     assert step > 20, "the steps are not counted"
 
 

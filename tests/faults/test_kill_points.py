@@ -5,10 +5,8 @@ single tasks, a chunk, a large result, an initializer, workers that are recycled
 """
 
 import itertools
-import os
-import signal
-from collections.abc import Iterable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +22,7 @@ from poolkit import (
 
 from .. import tasks as plain_tasks
 from . import tasks
-from .helpers import counted
+from .helpers import counted, kill_parent_at_each, kill_worker_at_each
 
 pytestmark = pytest.mark.timeout(100)
 
@@ -81,64 +79,36 @@ def test_the_scenario_without_a_kill(runs: Path, start_method: str, recycle: boo
     check(run_scenario(runs, start_method, recycle=recycle), runs, crashes=0)
 
 
-def kill_a_worker_at_each(
-    steps: Iterable[int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    runs: Path,
-    start_method: str,
-    *,
-    recycle: bool,
-) -> None:
-    """Run the scenario for each step, until there are no more."""
-    step = 0
-    for step in steps:
-        mark = tmp_path / f"killed at {step}"
-        monkeypatch.setenv("POOLKIT_KILL_WORKER_AT", f"{step}:{mark}")
-        runs.unlink(missing_ok=True)
-        runs.touch()
-        check(run_scenario(runs, start_method, recycle=recycle), runs, crashes=1)
-        if not mark.exists():
-            break
-    print(f"{step} steps")
-    assert step > 15, "the steps are not counted"
+def run_anew(runs: Path, start_method: str, *, recycle: bool, crashes: int) -> None:
+    """Run the scenario as if it were the first time, and check it."""
+    runs.unlink(missing_ok=True)
+    runs.touch()
+    check(run_scenario(runs, start_method, recycle=recycle), runs, crashes=crashes)
 
 
 @pytest.mark.usefixtures("either_way")
 def test_a_worker_killed_at_any_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path
 ) -> None:
-    steps = itertools.count(1)
-    kill_a_worker_at_each(steps, tmp_path, monkeypatch, runs, "fork", recycle=False)
+    run = partial(run_anew, runs, "fork", recycle=False, crashes=1)
+    step = kill_worker_at_each(itertools.count(1), tmp_path, monkeypatch, run)
+    print(f"{step} steps")
+    assert step > 15, "the steps are not counted"
 
 
 def test_a_recycled_worker_killed_at_any_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path
 ) -> None:
     # Forking workers can't be recycled, and the server's were born with their environment.
-    steps = range(1, 200, 9)
-    kill_a_worker_at_each(steps, tmp_path, monkeypatch, runs, "spawn", recycle=True)
+    run = partial(run_anew, runs, "spawn", recycle=True, crashes=1)
+    step = kill_worker_at_each(range(1, 200, 9), tmp_path, monkeypatch, run)
+    print(f"{step} steps")
+    assert step > 15, "the steps are not counted"
 
 
 def test_the_parent_killed_at_any_step(tmp_path: Path, runs: Path) -> None:
     # Whatever is left of its workers, the census finds.
-    step = 0
-    for step in itertools.count(1):
-        mark = tmp_path / f"killed at {step}"
-        parent = os.fork()
-        if parent == 0:
-            try:
-                os.environ["POOLKIT_KILL_PARENT_AT"] = f"{step}:{mark}"
-                check(run_scenario(runs, "fork", recycle=False), runs, crashes=0)
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
-        _, status = os.waitpid(parent, 0)
-        runs.unlink(missing_ok=True)
-        runs.touch()
-        if not mark.exists():
-            assert status == 0
-            break
-        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    run = partial(run_anew, runs, "fork", recycle=False, crashes=0)
+    step = kill_parent_at_each(tmp_path, run)
     print(f"{step} steps")
     assert step > 15, "the steps are not counted"

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from .._serialization import dump_result
 from .board import Board
-from .freight import Arrived, Cargo, Layout, Packed, check_size, pack
+from .freight import Cargo, Layout, Packed, arrived, check_size, pack
 from .lending import KEPT_BY_WORKER, Store
 from .mapping import Landed
 from .memory import give_back_freed, keep_freed
@@ -53,10 +53,7 @@ class Dock:
             content = error.with_traceback(None)
         self._reached()
 
-        def arrived(packed: Any) -> Any:
-            return Arrived(packed, content) if type(packed) is list else packed
-
-        return arrived(kwargs), [arrived(entry) for entry in entries]
+        return arrived(kwargs, content), [arrived(entry, content) for entry in entries]
 
     def pack(self, value: Any) -> tuple[Packed, Announcement | None]:
         """Pickle a result; return it, and what is to be said of its segment, if it has one.

@@ -6,7 +6,7 @@ from typing import Any, cast
 from ..._backend import Batch, Record, Successes, make_record
 from .._plain import FIXED
 from .._serialization import load_error, load_result
-from .freight import Arrived
+from .freight import arrived
 
 Packed = list[tuple[int, Any, bytes | None, float, float]]
 """Results as they came: number, value, error, start and duration of each."""
@@ -70,7 +70,7 @@ def unpack(
             failure = load_error(error)
         elif type(entry) is tuple:
             (packed,) = cast(tuple[Any], entry)
-            value = load_result(Arrived(packed) if type(packed) is list else packed)
+            value = load_result(arrived(packed))
     except BaseException as refusal:  # it runs code of the user's
         value, failure = None, refusal
     return make_record((number, value, failure, start, duration, worker))

@@ -193,6 +193,16 @@ class Arrived:
             del stream, buffers
 
 
+def arrived(packed: Packed, segment: "Landed | Exception | None" = None) -> Any:
+    """Return a packed value as it can be loaded: bytes as they are, else an `Arrived`.
+
+    Args:
+        packed: The packed value; anything else is returned as it is.
+        segment: As for `Arrived`.
+    """
+    return Arrived(packed, segment) if type(packed) is list else packed
+
+
 def _part(content: memoryview | None, place: tuple[int, int]) -> memoryview:
     assert content is not None
     start, stop = place

@@ -28,7 +28,7 @@ from . import steps
 from .board import ATTENTION, ENDED, SERIAL, START, Board, register_for_barriers
 from .channel import WorkerEnd
 from .dock import IDLE, Dock
-from .freight import Arrived, check_size
+from .freight import Arrived, arrived, check_size
 from .lifeline import end_with, lead_group
 from .memory import hoards
 from .segments import Announcement
@@ -70,7 +70,7 @@ def _receive(duplicate: Any) -> Inherited:
 
 def _load(packed: Any) -> Any:
     """Unpickle arguments, in whichever form they have come."""
-    return load_task("the arguments", Arrived(packed) if type(packed) is list else packed)
+    return load_task("the arguments", arrived(packed))
 
 
 class _Worker:
