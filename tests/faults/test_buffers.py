@@ -24,6 +24,8 @@ from poolkit import (
     map_unordered,
 )
 
+from poolkit.backends.process import lending
+
 from ..tasks import GateKeeper, keywords
 from . import cargo, tasks
 from .cargo import Block, Sheet
@@ -466,3 +468,31 @@ def test_one_of_a_chunk_that_cannot_be_pickled_fails_alone(make_pool: MakePool) 
     assert [outcome.ok for outcome in by_index] == [True, True, False, True]
     assert cargo.number(by_index[0].value) == 1
     assert isinstance(by_index[2].error, TaskSerializationError)
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["segment", "no segment"])
+def test_no_view_of_a_chunk_that_fails_in_part_is_left_to_the_collector(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    """It crashes CPython 3.11 and 3.12, if it clears a view before a `PickleBuffer` on it."""
+    if not room:
+
+        def fill(*_: object) -> None:
+            raise OSError("no memory")
+
+        monkeypatch.setattr(lending.Store, "fill", fill)
+    contents = [bytearray(SIZE) for _ in range(3)]
+    sheets = [Sheet(content) for content in contents]
+    # From a generator: where the length is known, chunks are smaller towards the end.
+    items = (item for item in [sheets[0], [sheets[1], len], [sheets[2], threading.Lock()]])
+    gc.disable()
+    try:
+        pool = make_pool(1)
+        outcomes = _by_index(map_outcomes(pool, cargo.echo, items, chunksize=3))
+        for each in sheets:
+            each.data.release()
+        for content in contents:
+            content.append(0)  # a BufferError, if there is a view
+    finally:
+        gc.enable()
+    assert [outcome.ok for outcome in outcomes] == [True, True, False]

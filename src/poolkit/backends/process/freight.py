@@ -125,7 +125,7 @@ def _dump_in_pieces(value: object, aside: Aside) -> list[Any] | None:
 
 
 class Layout:
-    """Where everything goes in a segment."""
+    """Where everything goes in a segment. At its end, nothing of what was added can be used."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -153,15 +153,16 @@ class Layout:
     def __exit__(self, *error: object) -> None:
         """Let go of what was to be placed.
 
-        At once: views that are left to the collector, in the frames of an error, have crashed it.
+        At once: an error keeps the frames that it was raised in, and all that called them. What is
+        left there is the collector's, and it may clear a view before the `PickleBuffer` on it: CPython
+        3.11 and 3.12 crash at that.
         """
         while self.placed:
             _, piece = self.placed.pop()
             if type(piece) is memoryview:
                 piece.release()
-        if error[0] is not None:
-            for cargo in self._cargos:
-                cargo.buffers.clear()
+        for cargo in self._cargos:
+            cargo.buffers.clear()
 
 
 class Arrived:

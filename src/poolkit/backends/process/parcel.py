@@ -184,6 +184,11 @@ class Packer:
             except TaskSerializationError as error:
                 refused[number] = error.with_traceback(None)  # which would be a cycle
                 entries.append(b"")
+            except BaseException:  # an interrupt, whose traceback keeps what we have: see `Layout`
+                for cargo in entries:
+                    if type(cargo) is Cargo:
+                        cargo.buffers.clear()
+                raise
         return entries
 
     def _dump(self, arguments: object) -> bytes | Cargo:
@@ -216,20 +221,16 @@ class Packer:
             try:
                 segment = self.store.fill(layout.placed, layout.size)
             except OSError:
-                pass
-            else:
-                return Shipment(self.store, segment, layout.size), packed, stowed
-        if type(kwargs) is Cargo:
-            kwargs = check_size("the arguments", kwargs.inline())
-        if entries is None:
-            return None, kwargs, None
-        for number, entry in enumerate(entries):
-            if type(entry) is Cargo:
-                try:
-                    entries[number] = check_size("the arguments", entry.inline())
-                except TaskSerializationError as error:
-                    refused[number], entries[number] = error, b""
-        return None, kwargs, entries
+                if type(kwargs) is Cargo:
+                    kwargs = check_size("the arguments", kwargs.inline())
+                for number, entry in enumerate(entries or ()):
+                    if type(entry) is Cargo:
+                        try:
+                            entries[number] = check_size("the arguments", entry.inline())
+                        except TaskSerializationError as error:
+                            refused[number], entries[number] = error, b""
+                return None, kwargs, entries
+            return Shipment(self.store, segment, layout.size), packed, stowed
 
 
 def _is_global(fn: Any) -> bool:
