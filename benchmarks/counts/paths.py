@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 import poolkit
-from poolkit._backend import Backend, Batch, Capabilities, Record, Successes, make_record
+from poolkit._backend import Backend, Batch, Capabilities, Lone, Record, Successes, make_record
 from poolkit._executor import PoolExecutor
 from poolkit._options import TaskOptions
 from poolkit.backends._quick_run import make_run
@@ -148,7 +148,7 @@ def thread_task(count: int) -> Run:
 def thread_chunks(count: int) -> Run:
     """Run chunks as a thread does."""
     batches = [
-        Heedless(nothing, [(number,) for number in range(CHUNK)], {}, TaskOptions())
+        Heedless(nothing, Lone(list(range(CHUNK))), {}, TaskOptions())
         for _ in range(count // CHUNK)
     ]
 

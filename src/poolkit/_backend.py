@@ -26,6 +26,7 @@ from ._clock import SYSTEM_CLOCK, Clock
 from ._describe import describe_call
 from ._options import TaskOptions
 from ._public import public
+from ._records import Lone as Lone
 from ._records import Record as Record
 from ._records import Successes as Successes
 from ._records import make_record as make_record
@@ -47,7 +48,8 @@ class Batch(abc.ABC):
 
     Attributes:
         fn: The function.
-        items: An argument tuple for each call; a record's number is an index of these.
+        items: An argument tuple for each call; a record's number is an index of these. `Lone` if
+            each has one argument, and there may be many.
         kwargs: Keyword arguments that all calls share.
         options: How to run them.
         context: A copy of the submitter's context variables; each of several calls needs one of

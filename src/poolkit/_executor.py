@@ -254,10 +254,11 @@ class PoolExecutor(Executor):
                 raise ValueError(f"buffersize must be None or > 0, not {buffersize}")
             bound = buffersize
         from ._chunking import make_chunking
+        from ._records import argument_tuples
 
         window = self._window(
             fn,
-            zip(*iterables, strict=False),
+            argument_tuples(*iterables),
             chunking=make_chunking(
                 chunksize, self._link.backend.chunk_seconds, most=self._link.most
             ),

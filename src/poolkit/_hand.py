@@ -17,12 +17,13 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context, copy_context
 from itertools import islice
 from typing import Any, Final
 
 from ._clock import Clock
+from ._records import Lone
 
 # How long an item may wait for the rest of its chunk, in seconds.
 PATIENCE: Final = 0.001
@@ -30,7 +31,7 @@ PATIENCE: Final = 0.001
 _IDLE_LOOKS: Final = 20
 
 Item = tuple[Any, ...]
-Send = Callable[[list[Item]], None]
+Send = Callable[[Sequence[Item]], None]
 
 
 class Hand:
@@ -44,7 +45,9 @@ class Hand:
             clock: What measures how long the input takes.
             watched: Whether items may be sent by another thread than the one that pulls them.
         """
-        self._inputs = iter(inputs)
+        # Of a `Lone` input, the arguments themselves are pulled, and stand in `_items`.
+        self._lone = type(inputs) is Lone
+        self._inputs: Iterator[Any] = iter(inputs.arguments if type(inputs) is Lone else inputs)
         self._now = clock.monotonic
         self._watched = watched
         self.exhausted = False
@@ -57,7 +60,7 @@ class Hand:
         """How long the last `fill` took to pull."""
         # Guards taking from `_items`, and `_sent`. Re-entrant, as the collector may strike.
         self._lock = threading.RLock()
-        self._items: list[Item] = []
+        self._items: list[Any] = []
         self._sent = 0  # of those that this `fill` has taken
         self._failure: BaseException | None = None  # of a sending in the other thread
         self._since = 0.0
@@ -69,7 +72,7 @@ class Hand:
 
         Args:
             count: How many.
-            send: Called with a list of items; with the lock held, and perhaps in another thread.
+            send: Called with items; with the lock held, and perhaps in another thread.
         """
         items, start = self._items, self._now()
         self._sent = 0
@@ -127,9 +130,11 @@ class Hand:
         with self._lock:
             count = len(self._items)
             if count:
-                items = self._items[:count]
+                items: Any = self._items[:count]
                 del self._items[:count]
                 self._sent += count
+                if self._lone:
+                    items = Lone(items) if count > 1 else [(items[0],)]
                 send(items)
 
 

@@ -267,13 +267,16 @@ def zipped(
     verb: str, iterables: tuple[Iterable[Any], ...], strict: bool
 ) -> tuple[Iterable[tuple[Any, ...]], int | None]:
     """Return the argument tuples, and how many there are if all lengths are known."""
+    from ._records import argument_tuples
+
     if not iterables:
         raise TypeError(f"{verb} needs at least one iterable of arguments")
     for iterable in iterables:
         if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
             raise TypeError(f"{verb} takes iterables of arguments, not {iterable!r:.80}")
     lengths = [operator.length_hint(iterable, -1) for iterable in iterables]
-    return zip(*iterables, strict=strict), None if min(lengths) < 0 else min(lengths)
+    inputs = argument_tuples(*iterables, strict=strict)
+    return inputs, None if min(lengths) < 0 else min(lengths)
 
 
 @public
@@ -495,6 +498,6 @@ def map_batches(
 
 
 def _lists(inputs: Iterable[tuple[Any, ...]], size: int) -> Iterator[tuple[list[Any]]]:
-    items = (item for (item,) in inputs)
+    items = chain.from_iterable(inputs)
     while batch := list(islice(items, size)):
         yield (batch,)

@@ -1,8 +1,50 @@
-"""Records in bulk: how a run of items ended that all succeeded, without an object for each."""
+"""Items in bulk, without an object for each: what they are called with, and how they ended."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, overload
+from typing import Any, Final, NamedTuple, cast, overload
+
+
+class Lone(Sequence[tuple[Any]]):
+    """Argument tuples of calls with one argument each; a tuple is made when somebody asks for it.
+
+    Who calls millions of times takes the arguments as they are: making tuples, and having the
+    collector look through them, costs as much as calling a function that does nothing.
+
+    Attributes:
+        arguments: The arguments; of an input that is yet to be pulled, any iterable of them.
+    """
+
+    __slots__ = ("arguments",)
+
+    def __init__(self, arguments: Iterable[Any]) -> None:
+        self.arguments = cast(Sequence[Any], arguments)
+
+    def __len__(self) -> int:
+        return len(self.arguments)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Lone": ...
+    def __getitem__(self, index: int | slice) -> "tuple[Any] | Lone":
+        found = self.arguments[index]
+        return Lone(found) if isinstance(index, slice) else (found,)
+
+    def __iter__(self) -> Iterator[tuple[Any]]:
+        return zip(self.arguments, strict=True)
+
+
+def argument_tuples(*iterables: Iterable[Any], strict: bool = False) -> Iterable[tuple[Any, ...]]:
+    """Return the arguments of calls with one item of each iterable, for a `Hand` to pull.
+
+    Args:
+        iterables: One or more; each is asked for its iterator now.
+        strict: Whether they have to be equally long.
+    """
+    if len(iterables) == 1:
+        return Lone(iter(iterables[0]))
+    return zip(*iterables, strict=strict)
 
 
 class Record(NamedTuple):

@@ -277,7 +277,7 @@ class Window:
             self._exhausted = True
             self._input_error = self._input_error or hand.error
 
-    def _send(self, items: list[tuple[Any, ...]]) -> None:
+    def _send(self, items: Sequence[tuple[Any, ...]]) -> None:
         """Dispatch a chunk; perhaps in another thread, while the consumer's waits for the input."""
         if self._exhausted:  # closed, or refused before
             return

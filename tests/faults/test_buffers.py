@@ -23,7 +23,6 @@ from poolkit import (
     map_outcomes,
     map_unordered,
 )
-
 from poolkit.backends.process import lending
 
 from ..tasks import GateKeeper, keywords

@@ -31,14 +31,12 @@ def all_plain(items: Sequence[tuple[Any, ...]]) -> bool:
             if type(arg) not in FIXED and not is_plain(arg):
                 return False
         return True
-    types: set[type]
-    try:
-        types = {type(arg) for (arg,) in items}
-    except ValueError:  # there are more, or fewer
-        types = set(map(type, chain.from_iterable(items)))
+    return plain_values(list(chain.from_iterable(items)))
+
+
+def plain_values(values: Sequence[Any]) -> bool:
+    """Whether all values are plain, and none is large."""
+    types = set(map(type, values))
     if not types <= PLAIN:
         return False
-    if types.isdisjoint(SIZED):
-        return True
-    sized = (arg for arg in chain.from_iterable(items) if type(arg) in SIZED)
-    return max(map(len, sized)) <= LARGE
+    return types.isdisjoint(SIZED) or max(len(v) for v in values if type(v) in SIZED) <= LARGE

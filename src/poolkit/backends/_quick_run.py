@@ -5,7 +5,7 @@ from contextvars import Context
 from itertools import repeat
 from typing import Final
 
-from .._backend import Batch, Successes
+from .._backend import Batch, Lone, Successes
 from .._records import EvenTimes, Record
 from ._run import REPORT_EVERY, ChunkRun, LocalRun
 from ._tracebacks import without_our_frame
@@ -66,6 +66,7 @@ class QuickRun(ChunkRun):
 
     def _run_quickly(self, batch: Batch, context: Context) -> bool:
         todo, fn, items, hand = batch.todo, batch.fn, batch.items, self._hand
+        lone = items.arguments if type(items) is Lone else None
         values, times, clock = self._values, self._times, time.monotonic
         claim, keep = todo.pop, values.append
         filled = len(context) > 0
@@ -86,7 +87,7 @@ class QuickRun(ChunkRun):
                 self.token = None
                 hand[0] = number
                 try:
-                    value = fn(*items[number])
+                    value = fn(*items[number]) if lone is None else fn(lone[number])
                 except BaseException as caught:
                     if not self._failed(batch, number, without_our_frame(caught), start):
                         return False

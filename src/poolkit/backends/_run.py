@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any
 
-from .._backend import Batch, Record, Running, Successes, make_record
+from .._backend import Batch, Lone, Record, Running, Successes, make_record
 from .._errors import TaskAbortedError, TaskCancelled, TaskTimeoutError
 from .._task import Awaiting, Run, threads
 from ._tracebacks import without_our_frame
@@ -159,6 +159,7 @@ class ChunkRun(LocalRun):
             False if an item has been given up under way.
         """
         todo, running, fn, items = batch.todo, batch.running, batch.fn, batch.items
+        lone = items.arguments if type(items) is Lone else None
         values, times, clock = self._values, self._times, time.monotonic
         claim, keep, note = todo.pop, values.append, times.append
         filled = len(context) > 0
@@ -178,7 +179,7 @@ class ChunkRun(LocalRun):
             self.start = start = end
             running[number] = self
             try:
-                value = fn(*items[number])
+                value = fn(*items[number]) if lone is None else fn(lone[number])
             except BaseException as caught:
                 failed = self._failed(batch, number, without_our_frame(caught), start)
                 if not failed:

@@ -219,7 +219,11 @@ class Feeding:
                 known = function.number in worker.known
                 name = function.number, None if known else function.data
                 worker.known.add(function.number)
-            entries = assignment.batch.items if parcel.entries is None else parcel.entries
+            entries: Any = parcel.entries
+            if entries is None:
+                entries = assignment.batch.items
+                if parcel.terms.lone:
+                    entries = entries.arguments
             if len(entries) > 1:
                 if not assignment.is_run(0, len(numbers)):
                     # What was taken back just now has its flag set, and is passed over.

@@ -154,8 +154,8 @@ class Layout:
         """Let go of what was to be placed.
 
         At once: an error keeps the frames that it was raised in, and all that called them. What is
-        left there is the collector's, and it may clear a view before the `PickleBuffer` on it: CPython
-        3.11 and 3.12 crash at that.
+        left there is the collector's, and it may clear a view before the `PickleBuffer` on it:
+        CPython 3.11 and 3.12 crash at that.
         """
         while self.placed:
             _, piece = self.placed.pop()

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
 
-from ..._backend import Batch
+from ..._backend import Batch, Lone
 from ..._errors import TaskSerializationError
-from .._plain import LARGE, all_plain
+from .._plain import LARGE, all_plain, plain_values
 from .._serialization import dump_task
 from .freight import Aside, Cargo, Layout, Packed, check_size, pack, weigh
 from .lending import Shipment, Store
@@ -43,6 +43,8 @@ class Terms(NamedTuple):
     attempt: int
     timed: bool
     """Whether it matters when each item ran."""
+    lone: bool
+    """Whether entries are the only arguments of their calls, instead of tuples of arguments."""
 
 
 class Function:
@@ -106,7 +108,7 @@ class Parcel:
     def part(self, number: int, attempt: int) -> "Parcel":
         """Return the parcel of one item, for another attempt at it."""
         entries = None if self.entries is None else [self.entries[number]]
-        terms = Terms(self.terms.limit, hold=False, attempt=attempt, timed=True)
+        terms = Terms(self.terms.limit, hold=False, attempt=attempt, timed=True, lone=False)
         return Parcel(self.function, self.fn, self.kwargs, entries, terms, self.shipment)
 
 
@@ -153,9 +155,10 @@ class Packer:
         items, options = batch.items, batch.options
         hold = len(items) > 1 and not options.at_most_once
         timed = not hold or batch.timed or options.task_timeout is not None
-        key = options.task_timeout, hold, batch.attempt, timed
         kwargs = dict(batch.kwargs) if batch.kwargs else None
-        plain = all_plain(items)
+        plain = all_plain(items) if type(items) is not Lone else plain_values(items.arguments)
+        lone = plain and type(items) is Lone
+        key = options.task_timeout, hold, batch.attempt, timed, lone
         if plain and fn is None and kwargs is None:
             shared = function.parcels.get(key)
             if shared is None:
@@ -223,14 +226,20 @@ class Packer:
             except OSError:
                 if type(kwargs) is Cargo:
                     kwargs = check_size("the arguments", kwargs.inline())
-                for number, entry in enumerate(entries or ()):
-                    if type(entry) is Cargo:
-                        try:
-                            entries[number] = check_size("the arguments", entry.inline())
-                        except TaskSerializationError as error:
-                            refused[number], entries[number] = error, b""
+                if entries is not None:
+                    _inline(entries, refused)
                 return None, kwargs, entries
             return Shipment(self.store, segment, layout.size), packed, stowed
+
+
+def _inline(entries: list[Entry], refused: dict[int, TaskSerializationError]) -> None:
+    """Have a message take all that was to go to a segment; what it can't goes to `refused`."""
+    for number, entry in enumerate(entries):
+        if type(entry) is Cargo:
+            try:
+                entries[number] = check_size("the arguments", entry.inline())
+            except TaskSerializationError as error:
+                refused[number], entries[number] = error, b""
 
 
 def _is_global(fn: Any) -> bool:

@@ -130,7 +130,8 @@ class _Worker:
                 self._send()
                 return
             while message:
-                first, fn, kwargs, (limit, hold, attempt, timed, loan), entries = message.pop(0)
+                first, fn, kwargs, terms, entries = message.pop(0)
+                limit, hold, attempt, timed, lone, loan = terms
                 if type(fn) is tuple and fn[1] is not None:
                     self._packed_functions[fn[0]] = fn[1]
                 if first <= self._serial:  # sent again, as the parent was interrupted
@@ -146,7 +147,7 @@ class _Worker:
                 if loan is not None and self._dock is not None:
                     kwargs, entries = self._dock.open(loan, kwargs, entries)
                 threads.run = self._run
-                goes_on = self._work(fn, kwargs, RemoteCall(limit, attempt), hold, entries)
+                goes_on = self._work(fn, kwargs, RemoteCall(limit, attempt), hold, lone, entries)
                 threads.run = None
                 if not goes_on:
                     self._send()
@@ -154,7 +155,9 @@ class _Worker:
                     return
                 del fn, kwargs, entries
 
-    def _work(self, fn: Any, kwargs: Any, call: RemoteCall, hold: bool, entries: Any) -> bool:
+    def _work(
+        self, fn: Any, kwargs: Any, call: RemoteCall, hold: bool, lone: bool, entries: Any
+    ) -> bool:
         """Run an assignment's items; False if this worker is to end before the next."""
         clock, reached, run = time.monotonic, self._step, self._run
         values, times = self._values, self._times
@@ -169,7 +172,7 @@ class _Worker:
         entries = list(reversed(entries))  # each is let go of when its turn has come
         while entries:
             if sprints and function is not None:
-                serial = self._sprint(function, call, entries, serial)
+                serial = self._sprint(function, call, lone, entries, serial)
                 break
             entry = entries.pop()
             serial += 1
@@ -198,7 +201,7 @@ class _Worker:
                 if function is None:
                     function = self._load_function(fn)
                     keywords = {} if kwargs is None else _load(kwargs)
-                args = _load(entry) if type(entry) in _PACKED else entry
+                args = (entry,) if lone else _load(entry) if type(entry) in _PACKED else entry
                 entry = None
                 value = function(*args, **keywords) if keywords else function(*args)
                 if type(value) not in FIXED and not is_plain(value):
@@ -228,7 +231,9 @@ class _Worker:
         run.batch = None
         return True
 
-    def _sprint(self, function: Any, call: RemoteCall, entries: list[Any], serial: int) -> int:
+    def _sprint(
+        self, function: Any, call: RemoteCall, lone: bool, entries: list[Any], serial: int
+    ) -> int:
         """Run items as `_work` does, but of which nobody asks when each ran; so, faster.
 
         Returns:
@@ -257,13 +262,16 @@ class _Worker:
                     reached()
                 run.token = None
                 try:
-                    if type(args) in _PACKED:
-                        args = _load(args)
-                    value = function(*args)
+                    if lone:
+                        value = function(args)
+                    else:
+                        if type(args) in _PACKED:
+                            args = _load(args)
+                        value = function(*args)
                     if type(value) not in FIXED and not is_plain(value):
                         value = self._pack_result(value)
                 except BaseException as caught:
-                    known: Any = () if type(args) in _PACKED else args
+                    known: Any = (args,) if lone else () if type(args) in _PACKED else args
                     self._errors[serial] = self._pack_error(caught, function, known, call)
                     value = None
                 keep(value)

@@ -1,5 +1,6 @@
 """What ``Executor.map`` promises: the standard library's contract, and poolkit's few additions."""
 
+import pickle
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -26,6 +27,17 @@ class MapContract(ContractBase):
         """``chunksize`` changes no result."""
         squares = executor.map(tasks.square, range(50), chunksize=7)
         assert list(squares) == [n * n for n in range(50)]
+
+    @pytest.mark.parametrize("chunksize", [1, 4])
+    def test_map_hands_each_item_over_as_it_is(self, executor: Executor, chunksize: int) -> None:
+        """Tuples and bytes too, which could be taken for several arguments, or for pickled ones."""
+        for items in (
+            [(1, 2), (), (b"3",), ((4,),)],
+            [b"", b"1", pickle.dumps(2), bytes(100_000)],
+            [None, 1.5, "three", True, 5j, 2**70],
+            [[6], (7,), b"8", None, {9: (10,)}],
+        ):
+            assert list(executor.map(tasks.identity, items, chunksize=chunksize)) == items
 
     def test_map_keeps_the_order_when_later_items_are_done_first(
         self, executor: Executor, gate: GateKeeper
