@@ -11,6 +11,7 @@ import signal
 import stat
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -31,6 +32,10 @@ def tell(mailbox: str, *numbers: int) -> None:
     """Send a line of numbers to the test; short lines arrive whole."""
     with Path(mailbox).open("wb", buffering=0) as fifo:
         fifo.write(" ".join(map(str, numbers)).encode() + b"\n")
+
+
+def read_input() -> str:
+    return sys.stdin.read()
 
 
 def note(runs: Path, number: int) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,43 @@ def test_workers_die_with_their_parent(
     finally:
         os.kill(forked, signal.SIGKILL)
     assert shared_memory_names(script.process.pid) == []
+
+
+READING_PARENT = """\
+import sys
+import threading
+from pathlib import Path
+from poolkit import make_executor
+from tests.faults import tasks
+
+def reads(thread):
+    call = Path(f"/proc/self/task/{thread}/syscall").read_text().split()
+    return call[:2] == ["0", "0x0"]  # read, of descriptor 0
+
+def submit(reader):
+    while not reads(reader):
+        pass
+    with make_executor("process", 1, start_method="fork") as pool:
+        tasks.tell(sys.argv[1], pool.submit(abs, -7).result())
+        tasks.tell(sys.argv[1], len(pool.submit(tasks.read_input).result()))
+
+if __name__ == "__main__":
+    thread = threading.Thread(target=submit, args=(threading.get_native_id(),))
+    thread.start()
+    sys.stdin.read()
+    thread.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_worker_is_forked_while_a_thread_reads_standard_input(
+    start_script: StartScript, mailbox: Mailbox
+) -> None:
+    """Whose lock is taken then, also in the worker, where multiprocessing closes it."""
+    script = start_script(READING_PARENT, mailbox.path)
+    assert [mailbox.read(), mailbox.read()] == [[7], [0]]
+    script.write("")
+    script.check()
 
 
 CTRL_C = """\

@@ -43,6 +43,8 @@ class Births:
     """
 
     lock = threading.Lock()
+    here = threading.local()
+    """``here.forks``: whether what this thread forks just now is a worker."""
 
 
 @contextlib.contextmanager
@@ -66,6 +68,28 @@ def forget_parent() -> None:
     global _main_lock  # noqa: PLW0603
     _main_lock = threading.Lock()
     Births.lock = threading.Lock()
+    if getattr(Births.here, "forks", False):
+        _forget_input()
+
+
+_inputs: Final[list[Any]] = []
+
+
+def _forget_input() -> None:
+    """In a worker that was forked: put an empty standard input in place of the parent's.
+
+    multiprocessing is about to close it. If a thread of the parent was reading it, the copy of its
+    lock is taken for ever, and so nothing may be done to it, or have the collector do.
+    """
+    try:
+        descriptor = sys.stdin.fileno()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+    except (AttributeError, OSError, ValueError):  # there is none, or it is no file
+        return
+    os.dup2(nothing, descriptor)
+    os.close(nothing)
+    _inputs.append(sys.stdin)
+    sys.stdin = open(descriptor, encoding="utf-8")  # noqa: PTH123, SIM115 - it stays
 
 
 class State(enum.IntEnum):
@@ -161,7 +185,11 @@ class Worker:
         )
         forks = context.get_start_method() == "fork"
         with _without_a_main_that_is_no_file(), Births.lock if forks else contextlib.nullcontext():
-            process.start()
+            Births.here.forks = forks
+            try:
+                process.start()
+            finally:
+                Births.here.forks = False
         self.pid = process.pid
         self.process = process
         if hasattr(os, "pidfd_open"):
