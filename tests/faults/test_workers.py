@@ -67,6 +67,27 @@ def test_a_worker_that_dies_once_while_it_starts_costs_nothing(
     assert marker.exists()
 
 
+# -- what waits for workers that are busy -------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["result", "kill"])
+@pytest.mark.parametrize("count", [1, 15, 16, 300])
+def test_quick_tasks_wait_for_each_other_but_not_for_ever(
+    make_pool: MakePool, gate: GateKeeper, count: int, end: str
+) -> None:
+    pool = make_pool(1)
+    assert pool.submit(square, 3).result() == 9  # from now on, it is known to be quick
+    held = pool.submit(gate.gate.hold)
+    gate.wait_started()
+    futures = [pool.submit(square, number) for number in range(count)]
+    assert not any(future.done() for future in futures)
+    if end == "kill":
+        assert held.abort() == "killed"
+    else:
+        gate.open()
+    assert [future.result() for future in futures] == [n * n for n in range(count)]
+
+
 # -- what a worker has ----------------------------------------------------------------------
 
 

@@ -4,7 +4,6 @@ A frame is its length in eight bytes, and its content. The parent's end never bl
 socket does not take waits in ``unsent``. The worker's end blocks; that is how it sleeps.
 """
 
-import contextlib
 import itertools
 import select
 import socket
@@ -149,9 +148,11 @@ class WorkerEnd:
 
     def send(self, content: bytes) -> None:
         """Send a frame; if the parent is gone, nobody is left to tell."""
-        with contextlib.suppress(OSError):
+        try:
             if len(content) < _READ:
                 self._sock.sendall(frame(content))
             else:  # without a copy of it
                 self._sock.sendall(_LENGTH.pack(len(content)))
                 self._sock.sendall(content)
+        except OSError:
+            pass

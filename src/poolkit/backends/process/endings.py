@@ -50,8 +50,8 @@ class Ending:
 
 def unpack_run(worker: str, run: Run) -> Sequence[Record]:
     """Unpickle results; whatever goes wrong there is that item's own failure."""
-    if not isinstance(run, Successes):
-        return [unpack(worker, *each) for each in run]
+    if type(run) is not Successes:  # `isinstance` would ask its abstract base, at great cost
+        return [unpack(worker, *each) for each in cast(Packed, run)]
     types = set(map(type, run.values))
     if tuple not in types:  # all plain
         run.small = types <= FIXED

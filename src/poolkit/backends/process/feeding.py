@@ -37,6 +37,10 @@ AHEAD: Final = 0.0025
 LONG: Final = 0.01
 # The most tasks ahead, however short they are; a message of so many costs little more than of one.
 MOST_AHEAD: Final = 128
+# Single tasks that take less than this, in seconds, wait until there are so many or a result comes,
+# if no worker is idle: to send one costs as much as to run it.
+QUICK: Final = 50e-6
+TOGETHER: Final = 16
 # The most items of one chunk that are sent in one piece.
 _MOST_ITEMS: Final = 4096
 # What is behind an item that has run for so long, in seconds, is taken back.
@@ -56,8 +60,11 @@ class Feeding:
 
     * An item is in its batch's ``todo``, or on the books of one worker, or settled. It moves from
       the first to the second by one call into C, as an interrupt may come between any two others.
-    * ``room`` is true if a worker might take more: who adds to the queue looks at it afterwards,
-      who makes room looks at the queue afterwards. One of them sees the other.
+    * ``room`` is true if a worker might take more, ``idle`` if one might have nothing to do: who
+      adds to the queue looks at them afterwards, who changes them looks at the queue afterwards.
+      One of them sees the other.
+    * While nobody is idle, each worker has something to report, upon which the loop calls `feed`.
+      So what is added to the queue then may wait for that.
     """
 
     def __init__(
@@ -81,7 +88,7 @@ class Feeding:
         if store is not None:
             store.lock = self.lock
         self.pending = PendingQueue()
-        self.room = True
+        self.room = self.idle = True
         self.workers: list[Worker] = []
         self.closing = False
         self.broken: PoolBrokenError | None = None
@@ -112,7 +119,10 @@ class Feeding:
             if self.unfinished:
                 self.repair()
             self.room = self._feed_once()
-            # Somebody may have added to the queue, and looked at `room`, just before that.
+            self.idle = len(self.workers) < self.max_workers or any(
+                worker.state is State.READY and not worker.books for worker in self.workers
+            )
+            # Somebody may have added to the queue, and looked at these, just before that.
             if not self.room or self.pending.peek() is None:
                 return
 
@@ -211,8 +221,12 @@ class Feeding:
 
     def _send(self, worker: Worker, assignments: Sequence[Assignment]) -> None:
         message: list[Any] = []
+        shared: Parcel | None = None
         for assignment in assignments:
             parcel, numbers = assignment.parcel, assignment.numbers
+            if parcel is shared:  # a single task like the one before: they go as one entry
+                message[-1][-1].append(assignment.batch.items[0])
+                continue
             function, fn = parcel.function, parcel.fn
             name: Any = fn
             if fn is None:
@@ -234,6 +248,8 @@ class Feeding:
             if parcel.shipment is not None:
                 kwargs, entries, loan = self._lend(worker, parcel.shipment, kwargs, entries)
                 wire = *parcel.terms, loan
+            elif parcel.entries is None and len(assignment.batch.items) == 1:
+                shared, entries = parcel, [*entries]
             message.append((assignment.first, name, kwargs, wire, entries))
         worker.channel.queue(frame(marshal.dumps(message)))
         if self.step is not None:

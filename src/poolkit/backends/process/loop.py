@@ -70,7 +70,8 @@ class Loop:
         self.scratch = make_scratch()
         # The pool's; guards all fields below.
         self._lock = pool.lock
-        self._runs = False
+        self.runs = False
+        """Whether the thread runs, or is about to."""
         self._thread: threading.Thread | None = None
         self._ended: deque[Worker] = deque()
         self._look_at = -math.inf
@@ -87,10 +88,10 @@ class Loop:
 
     def start(self) -> None:
         """Start the thread if it does not run. To be called after the work was queued."""
-        if self._runs:
+        if self.runs:
             return
         with self._lock:
-            if self._runs:
+            if self.runs:
                 return  # type: ignore[unreachable]  # another thread was quicker
             self._selector = selectors.DefaultSelector()
             self._alarm, self._bell = socket.socketpair()
@@ -100,7 +101,7 @@ class Loop:
             self._look_at = -math.inf
             self._rung = False
             self._thread = threading.Thread(target=self._run, name="poolkit-processes", daemon=True)
-            self._runs = True  # before an interrupt can strike in `start`, which waits
+            self.runs = True  # before an interrupt can strike in `start`, which waits
             try:
                 self._thread.start()
             except RuntimeError:  # no more threads, or the interpreter is about to end
@@ -141,7 +142,7 @@ class Loop:
         answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._calls.append((function, answer))
         self.mend()
-        while self._runs:
+        while self.runs:
             with contextlib.suppress(queue.Empty):
                 return answer.get(timeout=1.0)
         return False
@@ -156,7 +157,7 @@ class Loop:
     def abandon(self, lock: "threading.RLock") -> None:
         """In a forked child: close what was inherited."""
         self._lock = lock
-        self._runs = False
+        self.runs = False
         self._thread = None
         self.starter.abandon(lock)
         for end in (self._selector, self._alarm, self._bell):
@@ -239,9 +240,9 @@ class Loop:
             inline = self.starter.needs_loop
             done = pool.done
             if done:
-                self._runs = False
+                self.runs = False
                 done = pool.done  # who dispatches queues first, and then looks whether we run
-                self._runs = not done
+                self.runs = not done
             if done:
                 self._close()
                 self.starter.forget()
@@ -356,7 +357,7 @@ class Loop:
             if end is not None:
                 end.close()
         self._bell = None
-        self._runs = False
+        self.runs = False
         if self._pool.store is not None:
             self._pool.store.close()
 

@@ -57,8 +57,9 @@ class Function:
         self.data = data
         self.mean = math.inf
         """Seconds that a call takes; infinite while nobody knows."""
-        self.parcels: dict[tuple[Any, ...], Parcel] = {}
-        """The parcels of batches that need none of their own, by their terms."""
+        self.parcels: dict[Terms | float | None, Parcel] = {}
+        """The parcels of batches that need none of their own, by their terms; those of single tasks
+        by their limit."""
 
     def observe(self, seconds: float) -> None:
         """Learn from a call, or from the mean of several."""
@@ -152,27 +153,27 @@ class Packer:
             TaskSerializationError: The function, the keywords or the only item can't be sent.
         """
         function, fn = self._function(batch.fn)
-        items, options = batch.items, batch.options
-        hold = len(items) > 1 and not options.at_most_once
-        timed = not hold or batch.timed or options.task_timeout is not None
-        kwargs = dict(batch.kwargs) if batch.kwargs else None
+        items = batch.items
         plain = all_plain(items) if type(items) is not Lone else plain_values(items.arguments)
         lone = plain and type(items) is Lone
-        key = options.task_timeout, hold, batch.attempt, timed, lone
-        if plain and fn is None and kwargs is None:
+        if plain and fn is None and not batch.kwargs:
+            key: Any = batch.options.task_timeout  # for most submitted tasks, that is all
+            if len(items) > 1 or lone or batch.attempt > 1:
+                key = _terms(batch, lone=lone)
             shared = function.parcels.get(key)
             if shared is None:
                 if len(function.parcels) >= _MOST_PARCELS:  # limits that are never the same
                     function.parcels.clear()
-                shared = function.parcels[key] = Parcel(function, None, None, None, Terms(*key))
+                shared = Parcel(function, None, None, None, _terms(batch, lone=lone))
+                function.parcels[key] = shared
             return shared, _NOBODY
         refused: dict[int, TaskSerializationError] = {}
         entries = None if plain else self._entries(items, refused)
-        packed = None if kwargs is None else self._dump(kwargs)
+        packed = self._dump(dict(batch.kwargs)) if batch.kwargs else None
         shipment = None
         if type(packed) is Cargo or (entries is not None and Cargo in map(type, entries)):
             shipment, packed, entries = self._ship(packed, entries, refused)
-        return Parcel(function, fn, packed, entries, Terms(*key), shipment), refused
+        return Parcel(function, fn, packed, entries, _terms(batch, lone=lone), shipment), refused
 
     def _entries(
         self, items: Sequence[tuple[Any, ...]], refused: dict[int, TaskSerializationError]
@@ -230,6 +231,13 @@ class Packer:
                     _inline(entries, refused)
                 return None, kwargs, entries
             return Shipment(self.store, segment, layout.size), packed, stowed
+
+
+def _terms(batch: Batch, *, lone: bool) -> Terms:
+    options, single = batch.options, len(batch.items) == 1
+    hold = not single and not options.at_most_once
+    timed = not hold or batch.timed or options.task_timeout is not None
+    return Terms(options.task_timeout, hold, batch.attempt, timed, lone)
 
 
 def _inline(entries: list[Entry], refused: dict[int, TaskSerializationError]) -> None:

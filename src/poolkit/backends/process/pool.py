@@ -21,6 +21,7 @@ from typing import Any
 from ..._backend import Backend, Batch, Capabilities, Running, Statistics
 from ..._errors import TaskSerializationError
 from .endings import Ending
+from .feeding import QUICK, TOGETHER
 from .handle import State, Worker
 from .parcel import Packer
 from .settling import Settling
@@ -71,8 +72,9 @@ class ProcessBackend(Settling, Backend):
         if limit is not None and limit < self.least_limit:
             with self.lock:
                 self.least_limit = min(limit, self.least_limit)
-        self.loop.start()
-        if self.room:
+        if not self.loop.runs:
+            self.loop.start()
+        if self.room and (self.idle or not self._can_wait(batch)):
             try:
                 with self.lock:
                     self.feed()
@@ -85,6 +87,14 @@ class ProcessBackend(Settling, Backend):
         if broken is not None:  # since we looked; `break_down` may have missed this batch
             self.fail(batch, batch.claim_rest())
             self.loop.wake()
+
+    def _can_wait(self, batch: Batch) -> bool:
+        """Whether a task need not be sent by itself, while all workers are busy."""
+        return (
+            len(batch.items) == 1
+            and batch.parcel.function.mean < QUICK
+            and len(self.pending.plain) < TOGETHER
+        )
 
     def _pack(self, batch: Batch) -> bool:
         """Pack a batch; report what can't be sent, and say whether anything is left."""

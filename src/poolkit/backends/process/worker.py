@@ -10,6 +10,7 @@ import marshal
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from array import array
@@ -44,6 +45,8 @@ _LATE_HOLD: Final = 0.02
 _SPRINT: Final = 16
 # How long these may take, in seconds. If it was more, the next time it is one item.
 _SPRINT_SECONDS: Final = 50e-6
+# Two times, as an array has them, at a fifth of its cost.
+_TIMES: Final = struct.Struct("2d").pack
 
 in_worker = False
 """Whether this process is a worker: pools made here default to one process."""
@@ -352,9 +355,8 @@ class _Worker:
                         del self._errors[number]
                 when = times[: count + 1] if self._timed else (times[0], times[-1])
                 ended = when[-1]
-                content = marshal.dumps(
-                    (self._first, array("d", when).tobytes(), values[:count], errors)
-                )
+                stamps = _TIMES(*when) if len(when) == 2 else array("d", when).tobytes()
+                content = marshal.dumps((self._first, stamps, values[:count], errors))
                 self._first += count
                 del values[:count]
                 while self._loans:  # before the results that need them
