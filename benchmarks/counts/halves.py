@@ -9,7 +9,7 @@ import math
 import socket
 import threading
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import poolkit
 from poolkit.backends.process.board import Board
@@ -33,7 +33,7 @@ class ParentHalf:
         self._pool = poolkit.make_executor("process", 1, start_method="fork")
         # Where a bound may make a map wait, no thread watches its input.
         self._bounded = self._pool.with_options(max_pending=_PLENTY)
-        backend: Any = self._pool._link.backend
+        self._backend = backend = cast(Any, self._pool._link.backend)
         self._loop = backend.loop
         self._loop.start = lambda: None
         self._worker = Worker("worker", math.inf, self._loop.scratch)
@@ -49,6 +49,8 @@ class ParentHalf:
         """Send a chunk of so many tasks, or a burst of single ones; return what has arrived."""
         if size == 1:
             futures = [self._pool.submit(nothing, number) for number in range(BURST)]
+            with self._backend.lock:  # as the loop does when something comes
+                self._backend.feed()
             self._results = (future.result() for future in futures)
         else:
             self._results = self._bounded.map(nothing, range(size), chunksize=size)
