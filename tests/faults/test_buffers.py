@@ -469,6 +469,22 @@ def test_one_of_a_chunk_that_cannot_be_pickled_fails_alone(make_pool: MakePool) 
     assert isinstance(by_index[2].error, TaskSerializationError)
 
 
+def test_no_view_of_a_task_that_can_not_be_sent_is_left_to_the_collector(
+    make_pool: MakePool,
+) -> None:
+    content = bytearray(SIZE)
+    argument = Sheet(content)
+    gc.disable()
+    try:
+        with pytest.raises(TaskSerializationError) as caught:
+            make_pool(1).submit(keywords, argument, key=threading.Lock())
+        argument.data.release()
+        content.append(0)  # a BufferError, if there is a view
+    finally:
+        gc.enable()
+    assert caught.value.__cause__ is not None
+
+
 @pytest.mark.parametrize("room", [True, False], ids=["segment", "no segment"])
 def test_no_view_of_a_chunk_that_fails_in_part_is_left_to_the_collector(
     make_pool: MakePool, monkeypatch: pytest.MonkeyPatch, room: bool

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from . import tasks
 from .census import Endings, shared_memory_names
-from .helpers import Mailbox, StartScript
+from .helpers import Mailbox, MakePool, StartScript
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -99,6 +100,14 @@ def test_a_worker_is_forked_while_a_thread_reads_standard_input(
     assert [mailbox.read(), mailbox.read()] == [[7], [0]]
     script.write("")
     script.check()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_what_a_forked_worker_starts_has_the_parents_input(make_pool: MakePool) -> None:
+    """As with the other start methods."""
+    pool = make_pool(1, start_method="fork")
+    assert pool.submit(tasks.input_of_child).result() == str(Path("/proc/self/fd/0").readlink())
+    assert pool.submit(tasks.fork_and_compare).result()
 
 
 CTRL_C = """\

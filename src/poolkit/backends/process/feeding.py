@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, Final, cast
 
-from ..._backend import Batch
+from ..._backend import Batch, Lone
 from ..._errors import PoolBrokenError
 from .._pending import PendingQueue
 from . import steps
@@ -119,7 +119,7 @@ class Feeding:
             if self.unfinished:
                 self.repair()
             self.room = self._feed_once()
-            self.idle = len(self.workers) < self.max_workers or any(
+            self.idle = self._present() < self.max_workers or any(
                 worker.state is State.READY and not worker.books for worker in self.workers
             )
             # Somebody may have added to the queue, and looked at these, just before that.
@@ -224,7 +224,7 @@ class Feeding:
         shared: Parcel | None = None
         for assignment in assignments:
             parcel, numbers = assignment.parcel, assignment.numbers
-            if parcel is shared:  # a single task like the one before: they go as one entry
+            if parcel is shared and len(numbers) == 1:  # like the one before: together with it
                 message[-1][-1].append(assignment.batch.items[0])
                 continue
             function, fn = parcel.function, parcel.fn
@@ -236,9 +236,9 @@ class Feeding:
             entries: Any = parcel.entries
             if entries is None:
                 entries = assignment.batch.items
-                if parcel.terms.lone:
+                if type(entries) is Lone:
                     entries = entries.arguments
-            if len(entries) > 1:
+            if len(entries) > 1 or len(numbers) > 1:
                 if not assignment.is_run(0, len(numbers)):
                     # What was taken back just now has its flag set, and is passed over.
                     entries = [() if n == HOLE else entries[n] for n in numbers]
@@ -248,7 +248,7 @@ class Feeding:
             if parcel.shipment is not None:
                 kwargs, entries, loan = self._lend(worker, parcel.shipment, kwargs, entries)
                 wire = *parcel.terms, loan
-            elif parcel.entries is None and len(assignment.batch.items) == 1:
+            elif parcel.entries is None and not parcel.terms.lone and len(numbers) == 1:
                 shared, entries = parcel, [*entries]
             message.append((assignment.first, name, kwargs, wire, entries))
         worker.channel.queue(frame(marshal.dumps(message)))
@@ -297,15 +297,17 @@ class Feeding:
             if not worker.channel.flush():
                 self.loop.wake()
 
+    def _present(self) -> int:
+        """Count the workers in whose place no other is to be started yet."""
+        return sum(
+            worker.state <= State.READY or (worker.state is State.LEAVING and bool(worker.books))
+            for worker in self.workers
+        )
+
     def _staff(self) -> None:
         """Have workers started for what nobody has room for."""
-        present = starting = 0
-        for worker in self.workers:
-            starting += worker.state is State.STARTING
-            present += worker.state <= State.READY or (
-                worker.state is State.LEAVING and bool(worker.books)
-            )
-        wanted = min(self.max_workers - present, len(self.pending) - starting)
+        starting = sum(worker.state is State.STARTING for worker in self.workers)
+        wanted = min(self.max_workers - self._present(), len(self.pending) - starting)
         for _ in range(wanted):
             self._made += 1
             name = f"{self.name.replace(' ', '-')}-worker-{self._made}"

@@ -69,6 +69,7 @@ def forget_parent() -> None:
     _main_lock = threading.Lock()
     Births.lock = threading.Lock()
     if getattr(Births.here, "forks", False):
+        Births.here.forks = False  # what this worker forks is none
         _forget_input()
 
 
@@ -76,20 +77,15 @@ _inputs: Final[list[Any]] = []
 
 
 def _forget_input() -> None:
-    """In a worker that was forked: put an empty standard input in place of the parent's.
+    """In a worker that was forked: have an empty `sys.stdin` in place of the parent's.
 
     multiprocessing is about to close it. If a thread of the parent was reading it, the copy of its
-    lock is taken for ever, and so nothing may be done to it, or have the collector do.
+    lock is taken for ever, and so nothing may be done to it, nor may the collector do it.
     """
-    try:
-        descriptor = sys.stdin.fileno()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-    except (AttributeError, OSError, ValueError):  # there is none, or it is no file
-        return
-    os.dup2(nothing, descriptor)
-    os.close(nothing)
-    _inputs.append(sys.stdin)
-    sys.stdin = open(descriptor, encoding="utf-8")  # noqa: PTH123, SIM115 - it stays
+    with contextlib.suppress(OSError):
+        nothing = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 - it stays
+        _inputs.append(sys.stdin)
+        sys.stdin = nothing
 
 
 class State(enum.IntEnum):

@@ -168,32 +168,39 @@ class Packer:
                 function.parcels[key] = shared
             return shared, _NOBODY
         refused: dict[int, TaskSerializationError] = {}
-        entries = None if plain else self._entries(items, refused)
-        packed = self._dump(dict(batch.kwargs)) if batch.kwargs else None
+        entries: list[Entry] | None = None if plain else []
+        packed: Packed | None = None
         shipment = None
-        if type(packed) is Cargo or (entries is not None and Cargo in map(type, entries)):
-            shipment, packed, entries = self._ship(packed, entries, refused)
+        try:
+            if entries is not None:
+                self._add_entries(items, entries, refused)
+            if batch.kwargs:
+                packed = self._dump(dict(batch.kwargs))
+            if Cargo in map(type, (packed, *(entries or ()))):
+                shipment, packed, entries = self._ship(packed, entries, refused)
+        except BaseException:  # its traceback keeps what we have: see `Layout`
+            for cargo in (packed, *(entries or ())):
+                if type(cargo) is Cargo:
+                    cargo.buffers.clear()
+            raise
         return Parcel(function, fn, packed, entries, _terms(batch, lone=lone), shipment), refused
 
-    def _entries(
-        self, items: Sequence[tuple[Any, ...]], refused: dict[int, TaskSerializationError]
-    ) -> list[Any]:
+    def _add_entries(
+        self,
+        items: Sequence[tuple[Any, ...]],
+        entries: list[Entry],
+        refused: dict[int, TaskSerializationError],
+    ) -> None:
         """Pack the arguments of each item; those that can't be sent go to `refused`."""
         if len(items) == 1:
-            return [self._dump(items[0])]
-        entries: list[Any] = []
+            entries.append(self._dump(items[0]))
+            return
         for number, args in enumerate(items):
             try:
                 entries.append(args if all_plain((args,)) else self._dump(args))
             except TaskSerializationError as error:
                 refused[number] = error.with_traceback(None)  # which would be a cycle
                 entries.append(b"")
-            except BaseException:  # an interrupt, whose traceback keeps what we have: see `Layout`
-                for cargo in entries:
-                    if type(cargo) is Cargo:
-                        cargo.buffers.clear()
-                raise
-        return entries
 
     def _dump(self, arguments: object) -> bytes | Cargo:
         by_reference = self._main_is_shared

@@ -63,6 +63,8 @@ class ProcessBackend(Settling, Backend):
             raise self.error()
         if not self._pack(batch):
             return
+        # Now, as it may have been run and forgotten before we look again.
+        quick = len(batch.items) == 1 and batch.parcel.function.mean < QUICK
         if batch.options.priority:
             with self.lock:
                 self.pending.push(batch)
@@ -74,7 +76,7 @@ class ProcessBackend(Settling, Backend):
                 self.least_limit = min(limit, self.least_limit)
         if not self.loop.runs:
             self.loop.start()
-        if self.room and (self.idle or not self._can_wait(batch)):
+        if self.room and (self.idle or not quick or len(self.pending.plain) >= TOGETHER):
             try:
                 with self.lock:
                     self.feed()
@@ -87,14 +89,6 @@ class ProcessBackend(Settling, Backend):
         if broken is not None:  # since we looked; `break_down` may have missed this batch
             self.fail(batch, batch.claim_rest())
             self.loop.wake()
-
-    def _can_wait(self, batch: Batch) -> bool:
-        """Whether a task need not be sent by itself, while all workers are busy."""
-        return (
-            len(batch.items) == 1
-            and batch.parcel.function.mean < QUICK
-            and len(self.pending.plain) < TOGETHER
-        )
 
     def _pack(self, batch: Batch) -> bool:
         """Pack a batch; report what can't be sent, and say whether anything is left."""
