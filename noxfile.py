@@ -12,7 +12,7 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "layers", "docs", "tests"]
+nox.options.sessions = ["lint", "types", "layers", "docs", "arrays", "tests"]
 
 
 def sync(session: nox.Session, *groups: str) -> None:
@@ -33,6 +33,13 @@ def tests(session: nox.Session) -> None:
     """Run the tests, the snippets of README and docs among them; skips a missing Python."""
     sync(session, "test", "sample")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def arrays(session: nox.Session) -> None:
+    """Run the tests that need numpy."""
+    sync(session, "arrays")
+    session.run("pytest", "tests/faults/test_buffers.py", "-k", "numpy", *session.posargs)
 
 
 @nox.session

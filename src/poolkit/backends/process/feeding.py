@@ -224,7 +224,8 @@ class Feeding:
         shared: Parcel | None = None
         for assignment in assignments:
             parcel, numbers = assignment.parcel, assignment.numbers
-            if parcel is shared and len(numbers) == 1:  # like the one before: together with it
+            alone = len(numbers) == len(assignment.batch.items) == 1 and not parcel.terms.lone
+            if alone and parcel is shared:  # a single task like the one before: together with it
                 message[-1][-1].append(assignment.batch.items[0])
                 continue
             function, fn = parcel.function, parcel.fn
@@ -248,7 +249,7 @@ class Feeding:
             if parcel.shipment is not None:
                 kwargs, entries, loan = self._lend(worker, parcel.shipment, kwargs, entries)
                 wire = *parcel.terms, loan
-            elif parcel.entries is None and not parcel.terms.lone and len(numbers) == 1:
+            elif alone and parcel.entries is None:
                 shared, entries = parcel, [*entries]
             message.append((assignment.first, name, kwargs, wire, entries))
         worker.channel.queue(frame(marshal.dumps(message)))
