@@ -43,8 +43,6 @@ class Births:
     """
 
     lock = threading.Lock()
-    here = threading.local()
-    """``here.forks``: whether what this thread forks just now is a worker."""
 
 
 @contextlib.contextmanager
@@ -68,9 +66,6 @@ def forget_parent() -> None:
     global _main_lock  # noqa: PLW0603
     _main_lock = threading.Lock()
     Births.lock = threading.Lock()
-    if getattr(Births.here, "forks", False):
-        Births.here.forks = False  # what this worker forks is none
-        _forget_input()
 
 
 _inputs: Final[list[Any]] = []
@@ -181,11 +176,7 @@ class Worker:
         )
         forks = context.get_start_method() == "fork"
         with _without_a_main_that_is_no_file(), Births.lock if forks else contextlib.nullcontext():
-            Births.here.forks = forks
-            try:
-                process.start()
-            finally:
-                Births.here.forks = False
+            process.start()
         self.pid = process.pid
         self.process = process
         if hasattr(os, "pidfd_open"):
@@ -282,7 +273,8 @@ class Worker:
     def abandon(self) -> None:
         """In a forked child: close our copies of what the parent needs.
 
-        What this worker needs is closed, too, unless the child is to become this worker.
+        What this worker needs is closed, too, unless the child is to become this worker; which
+        gets an input of its own.
         """
         descriptors = [self._lifeline, self.pidfd]
         self.channel.sock.close()
@@ -290,7 +282,9 @@ class Worker:
         if self._receiver is not None:
             self._receiver.close()
         theirs = self._theirs
-        if theirs is not None and self._started_by != threading.get_ident():
+        if theirs is not None and self._started_by == threading.get_ident():
+            _forget_input()
+        elif theirs is not None:
             theirs.close()
             if sockets is not None:
                 sockets[1].close()

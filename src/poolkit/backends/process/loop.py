@@ -88,11 +88,9 @@ class Loop:
 
     def start(self) -> None:
         """Start the thread if it does not run. To be called after the work was queued."""
-        if self.runs:
-            return
         with self._lock:
-            if self.runs:
-                return  # type: ignore[unreachable]  # another thread was quicker
+            if self.runs:  # another thread was quicker
+                return
             self._selector = selectors.DefaultSelector()
             self._alarm, self._bell = socket.socketpair()
             self._alarm.setblocking(False)
