@@ -40,8 +40,11 @@ def pools() -> Iterator[dict[str, PoolExecutor]]:
         make_executor("inline") as inline,
         make_executor("thread", 3) as thread,
         make_executor("process", 2) as process,
+        make_executor("thread", 1) as one_thread,
+        make_executor("process", 1) as one_process,
     ):
-        yield {"inline": inline, "thread": thread, "process": process}
+        pools = {"inline": inline, "thread": thread, "process": process}
+        yield {**pools, "one thread": one_thread, "one process": one_process}
 
 
 class Input:
@@ -258,6 +261,54 @@ def test_several_iterables_go_side_by_side(
 
 def max_of(*values: int) -> int:
     return max(values)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders that nothing is in yet."""
+    root = tmp_path_factory.mktemp("gates")
+    return (root / str(number) for number in itertools.count())
+
+
+# What waits for a worker: chunks of the items of a map, and, of None, tasks submitted one by one.
+values = st.one_of(st.integers(-50, 50), st.fractions())  # sent as they are, and pickled
+waiting = st.lists(
+    st.tuples(
+        st.sampled_from([tasks.square, repr]),
+        st.lists(values, min_size=1, max_size=6),
+        st.one_of(st.none(), st.integers(1, 6)),
+    ),
+    max_size=8,
+)
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+@thorough
+@given(work=waiting)
+def test_what_waits_for_one_worker_stays_apart(
+    pools: dict[str, PoolExecutor],
+    folders: Iterator[Path],
+    kind: str,
+    work: list[tuple[Any, list[Any], int | None]],
+) -> None:
+    pool = pools[f"one {kind}"]
+    keeper = tasks.GateKeeper(tasks.Gate.make(next(folders)))
+    try:
+        held = pool.submit(keeper.gate.hold)
+        keeper.wait_started()
+        under_way: list[Any] = []
+        for fn, items, chunksize in work:
+            if chunksize is None:
+                under_way.append([pool.submit(fn, item) for item in items])
+            else:
+                under_way.append(map_ordered(pool, fn, items, chunksize=chunksize))
+        keeper.open()
+        held.result()
+        for (fn, items, chunksize), found in zip(work, under_way, strict=True):
+            seen = [future.result() for future in found] if chunksize is None else list(found)
+            assert seen == list(map(fn, items))
+    finally:
+        keeper.close()
 
 
 @kinds

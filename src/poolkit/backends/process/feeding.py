@@ -221,13 +221,14 @@ class Feeding:
 
     def _send(self, worker: Worker, assignments: Sequence[Assignment]) -> None:
         message: list[Any] = []
-        shared: Parcel | None = None
+        shared: Parcel | None = None  # that of the last entry, if single tasks may be added to it
         for assignment in assignments:
             parcel, numbers = assignment.parcel, assignment.numbers
             alone = len(numbers) == len(assignment.batch.items) == 1 and not parcel.terms.lone
             if alone and parcel is shared:  # a single task like the one before: together with it
                 message[-1][-1].append(assignment.batch.items[0])
                 continue
+            shared = None
             function, fn = parcel.function, parcel.fn
             name: Any = fn
             if fn is None:
