@@ -21,9 +21,12 @@ from poolkit import (
     TaskFuture,
     TaskTimeoutError,
     WorkerCrashedError,
+    map_ordered,
     map_outcomes,
+    map_unordered,
 )
 
+from ..tasks import square
 from . import tasks
 from .helpers import MakePool, counted
 
@@ -40,7 +43,8 @@ class Book:
 
     def __init__(self) -> None:
         self.settled: Counter[int] = Counter()
-        self.innocent: dict[int, Future[Any]] = {}
+        self.innocent: list[tuple[Future[Any], Any]] = []  # with what they have to return
+        self.noted: dict[int, Future[Any]] = {}  # those that note in a file that they run
         self.guilty: list[tuple[Future[Any], tuple[type[BaseException], ...]]] = []
         self.futures: list[Future[Any]] = []
 
@@ -71,7 +75,7 @@ def do_something(pool: PoolExecutor, book: Book, dice: random.Random, runs: Path
         book.guilty.append((task, (TaskAbortedError, CancelledError)))
     elif choice < 0.14:
         size = dice.randrange(1 << 21)
-        book.innocent[-1 - len(book.futures)] = submit(len, bytes(size))
+        book.innocent.append((submit(len, bytes(size)), size))
     elif choice < 0.2:
         numbers = range(1, dice.randrange(30))
         fatal = dice.randrange(20, 60)
@@ -86,10 +90,23 @@ def do_something(pool: PoolExecutor, book: Book, dice: random.Random, runs: Path
         for outcome in outcomes:
             guilty = outcome.args[2] % fatal == 0
             assert isinstance(outcome.error, WorkerCrashedError) == guilty, outcome
+    elif choice < 0.3:
+        numbers, fn = range(dice.randrange(200)), dice.choice([square, str])
+        verb = dice.choice([map_ordered, map_unordered])
+        found = list(verb(pool, fn, numbers, chunksize=dice.choice([1, 7, "auto"])))
+        assert Counter(found) == Counter(map(fn, numbers))
+    elif choice < 0.6:  # so quick that those that wait go together
+        for _ in range(dice.randrange(40)):
+            fn, number = dice.choice([square, str]), dice.randrange(1 << 40)
+            future = submit(fn, number, limit=dice.choice([None, None, PATIENT]))
+            book.innocent.append((future, fn(number)))
+            if dice.random() < 0.1:
+                future.cancel()
     else:
         number = dice.randrange(1 << 40)
-        book.innocent[number] = future = submit(tasks.note, runs, number)
-        if choice < 0.24:
+        book.noted[number] = future = submit(tasks.note, runs, number)
+        book.innocent.append((future, number))
+        if choice < 0.64:
             future.cancel()
 
 
@@ -126,11 +143,9 @@ def test_random_faults_among_random_tasks(make_pool: MakePool, runs: Path) -> No
         for future, errors in book.guilty:
             error = CancelledError() if future.cancelled() else future.exception()
             assert isinstance(error, errors), error
-        for number, future in book.innocent.items():
-            if future.cancelled():
-                assert not ran[number]
-                continue
-            assert future.exception() is None, future.exception()
-            assert ran[number] == (number >= 0)
+        for future, value in book.innocent:
+            assert future.cancelled() or future.result() == value
+        for number, future in book.noted.items():
+            assert ran[number] == (not future.cancelled())
     total = sum(len(book.futures) for book in books)
     print(f"\n{total} futures in {SECONDS:g} s, {sum(len(b.guilty) for b in books)} of them guilty")
