@@ -215,7 +215,7 @@ def test_list_of_urls_some_bad(run, url_file, tmp_path):
     with serve({"/good.txt": b"good", "/hang.txt": None, "/short.txt": SHORT}) as address:
         paths = ("/hang.txt", "/lost.txt", "/none", "/short.txt", "/good.txt")
         urls = url_file(*(f"{address}{path}" for path in paths))
-        finished = run("--urls", urls, "--out", tmp_path / "out", "--timeout", "0.5")
+        finished = run("--urls", urls, "--out", tmp_path / "out", "--timeout", "3")
 
     assert finished.code == 1, finished.out + finished.err
     assert finished.steps == [
