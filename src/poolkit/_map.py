@@ -48,7 +48,7 @@ class ResultIterator(chain[R]):
     # A subclass of the standard library's, as each step of an iterator in Python would cost as
     # much as everything else that is done for an item.
     _name: str
-    _window: "Window"
+    _window: "Window" = cast("Window", None)  # until an iterator is complete
     _runs: "Generator[Iterator[R]]"
 
     @classmethod
@@ -89,7 +89,10 @@ class ResultIterator(chain[R]):
         self._runs.close()
 
     def __del__(self) -> None:
-        if not self._window.attended and (missing := self._window.missing):
+        window: Window | None = self._window
+        if window is None:  # an interrupt has struck as it was made
+            return
+        if not window.attended and (missing := window.missing):
             warnings.warn(
                 f"{self._name} was never iterated; at least {missing} inputs did not run to "
                 "their end. Loop over what it returns",
@@ -97,7 +100,7 @@ class ResultIterator(chain[R]):
                 stacklevel=2,
                 source=self,
             )
-        self._window.close()
+        window.close()
 
 
 def values(on_error: Any) -> "Callable[[Window], Generator[Iterator[Any]]]":

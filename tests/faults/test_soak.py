@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,7 @@ from . import tasks
 from .helpers import MakePool, counted
 
 SECONDS: Final = float(os.environ.get("POOLKIT_SOAK_SECONDS", "4"))
+QUICK: Final[Sequence[Callable[[int], Any]]] = (square, str)
 LIMIT: Final = 0.3
 """The time limit of those that hang, in seconds."""
 PATIENT: Final = 120.0
@@ -91,13 +92,14 @@ def do_something(pool: PoolExecutor, book: Book, dice: random.Random, runs: Path
             guilty = outcome.args[2] % fatal == 0
             assert isinstance(outcome.error, WorkerCrashedError) == guilty, outcome
     elif choice < 0.3:
-        numbers, fn = range(dice.randrange(200)), dice.choice([square, str])
+        numbers, fn = range(dice.randrange(200)), dice.choice(QUICK)
         verb = dice.choice([map_ordered, map_unordered])
-        found = list(verb(pool, fn, numbers, chunksize=dice.choice([1, 7, "auto"])))
+        sizes: list[Any] = [1, 7, "auto"]
+        found = list(verb(pool, fn, numbers, chunksize=dice.choice(sizes)))
         assert Counter(found) == Counter(map(fn, numbers))
     elif choice < 0.6:  # so quick that those that wait go together
         for _ in range(dice.randrange(40)):
-            fn, number = dice.choice([square, str]), dice.randrange(1 << 40)
+            fn, number = dice.choice(QUICK), dice.randrange(1 << 40)
             future = submit(fn, number, limit=dice.choice([None, None, PATIENT]))
             book.innocent.append((future, fn(number)))
             if dice.random() < 0.1:

@@ -65,6 +65,9 @@ class Feeding:
       One of them sees the other.
     * While nobody is idle, each worker has something to report, upon which the loop calls `feed`.
       So what is added to the queue then may wait for that.
+    * Who holds the lock may be interrupted by the collector, and by what that finalizes, at nearly
+      any point. Such code, which finds that its thread has the lock already (`is_under_way`), may
+      add to the queue, take from ``todo`` and ring the loop's bell; it leaves the rest alone.
     """
 
     def __init__(
@@ -98,23 +101,18 @@ class Feeding:
         self.endings: deque[Ending] = deque()
         self.unfinished = False
         """Whether books are being changed: if nobody is at it, an interrupt has struck there."""
-        self.feeding = False
         self._made = 0
         self.step = steps.counter("PARENT")
         self.loop = Loop(cast(Any, self), start)  # the layers above complete it
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether this thread is changing the books, further down its stack: see the invariants."""
+        owned: bool = cast(Any, self.lock)._is_owned()  # as the standard library's Condition asks
+        return owned
+
     def feed(self) -> None:
         """Send pending items to workers with room, and have workers started if there are few."""
-        if self.feeding:  # by this thread, further down its stack: a finalizer has called
-            self.loop.wake()
-            return
-        self.feeding = True
-        try:
-            self._feed()
-        finally:
-            self.feeding = False
-
-    def _feed(self) -> None:
         while True:
             if self.unfinished:
                 self.repair()
@@ -150,10 +148,11 @@ class Feeding:
 
         Of the idle the one that was busy last, so that the others may stay asleep; else the one
         with the least to do, if that is little. What is large waits for an idle one. Whoever has
-        room can take at least one item, or `_feed` would look for ever.
+        room can take at least one item, or `feed` would look for ever.
         """
         best: Worker | None = None
-        large = head.parcel.large
+        parcel = head.parcel
+        large = parcel is not None and parcel.large  # None if it was withdrawn just now
         for worker in self.workers:
             if worker.state is not State.READY:
                 continue
@@ -187,7 +186,9 @@ class Feeding:
             batch: Any = pending.peek()
             if batch is None:
                 break
-            parcel: Parcel = batch.parcel
+            parcel: Parcel | None = batch.parcel
+            if parcel is None:  # withdrawn just now, by a finalizer
+                continue
             if parcel.large and books:
                 break
             mean = parcel.function.mean
@@ -294,8 +295,8 @@ class Feeding:
     def dismiss(self, worker: Worker) -> None:
         """Let a worker end when it has done what it has."""
         if worker.state is State.READY:
+            worker.channel.queue(_EXIT)  # first: an interrupt in between has it told twice
             worker.state = State.LEAVING
-            worker.channel.queue(_EXIT)
             if not worker.channel.flush():
                 self.loop.wake()
 

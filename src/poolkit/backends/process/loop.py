@@ -43,7 +43,6 @@ class Scheduler(Employer, Protocol):
 
     closing: bool
     unfinished: bool
-    feeding: bool
     endings: "deque[Ending]"
     store: Store | None
 
@@ -205,10 +204,9 @@ class Loop:
                 if worker.channel.ended:  # else, it would tell of that without end
                     selector.unregister(worker.channel.sock)
             del worker
-        deliveries = self._deliveries
 
         def read(worker: Worker) -> None:
-            deliveries.extend(self._take_in(worker, self._read(worker)))
+            self._take_in(worker, self._read(worker))
 
         with self._lock:
             self._rung = False
@@ -216,17 +214,16 @@ class Loop:
             while self.starter.newcomers:
                 self._watch(self.starter.newcomers.popleft())
             for worker, messages in arrivals:
-                deliveries += self._take_in(worker, messages)
+                self._take_in(worker, messages)
             if pool.unfinished:
                 pool.repair()
             while self._calls:
                 function, answer = self._calls.popleft()
                 answer.put(function())
             now = time.monotonic()
-            self._bury_the_dead(now, deliveries)
+            self._bury_the_dead(now)
             self._finish_off(now)
             pause = min(pool.late(now, read), pool.rebalance(now))
-            pool.feeding = False  # whatever an interrupt may have left
             pool.feed()
             self._send()
             for worker in pool.workers:
@@ -246,7 +243,7 @@ class Loop:
                 self.starter.forget()
         if inline:
             self.starter.run()
-        self._report(deliveries)
+        self._report(self._deliveries)
         return not done
 
     def _drowse(self, pause: float, now: float) -> float:
@@ -281,14 +278,14 @@ class Loop:
         self._ended.append(worker)
         self.wake()
 
-    def _take_in(self, worker: Worker, messages: list[Any]) -> list[Delivery]:
+    def _take_in(self, worker: Worker, messages: list[Any]) -> None:
+        """Take in what a worker has sent; what is struck off its books is delivered in any case."""
         pool = self._pool
-        deliveries: list[Delivery] = []
         self._reached()
         for message in messages:
             kind = message[0]
             if type(kind) is int:
-                pool.results(worker, message, deliveries)
+                pool.results(worker, message, self._deliveries)
             elif kind == "ready":
                 pool.ready(worker)
             elif kind == "loan":
@@ -299,9 +296,8 @@ class Loop:
                 worker.state = State.LEAVING
                 pool.break_down("its initializer failed", load_error(message[1]))
         pool.took_in(worker)
-        return deliveries
 
-    def _bury_the_dead(self, now: float, deliveries: list[Delivery]) -> None:
+    def _bury_the_dead(self, now: float) -> None:
         assert self._selector is not None
         while self._ended:
             worker = self._ended.popleft()
@@ -318,7 +314,7 @@ class Loop:
                 continue
             self._reached()
             # All that it has sent counts.
-            deliveries += self._take_in(worker, self._read(worker, to_the_end=True))
+            self._take_in(worker, self._read(worker, to_the_end=True))
             self._watched.discard(worker)
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(worker.process.sentinel)

@@ -78,8 +78,11 @@ class ProcessBackend(Settling, Backend):
             self.loop.start()
         if self.room and (self.idle or not quick or len(self.pending.plain) >= TOGETHER):
             try:
-                with self.lock:
-                    self.feed()
+                if self.is_under_way:
+                    self.loop.wake()
+                else:
+                    with self.lock:
+                        self.feed()
             except BaseException:  # an interrupt: whatever it has left undone, the loop does
                 self.loop.mend()
                 raise
@@ -110,6 +113,8 @@ class ProcessBackend(Settling, Backend):
         return bool(batch.todo)
 
     def withdraw(self, batch: Batch) -> list[int]:
+        if self.is_under_way:  # what workers were sent runs, as if it had started
+            return batch.claim_rest()
         with self.lock:
             numbers = batch.claim_rest()
             self._withdrawn += 1
