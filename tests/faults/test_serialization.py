@@ -255,6 +255,24 @@ pool.shutdown()
 """
 
 
+def test_a_function_that_was_replaced_is_not_called_by_its_name(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that starts later finds what took its place in the module."""
+
+    def impostor(value: object) -> str:
+        return f"not {value}"
+
+    echo = cargo.echo
+    impostor.__module__, impostor.__qualname__ = echo.__module__, echo.__qualname__
+    pool = make_pool(1, start_method="fork")
+    assert pool.submit(echo, 1).result() == 1
+    monkeypatch.setattr(cargo, "echo", impostor)
+    assert crash_of(pool.submit(tasks.exit_now, 1)).exit_code == 1
+    assert pool.submit(echo, 2).result() == 2
+    assert pool.submit(impostor, 3).result() == "not 3"
+
+
 @pytest.mark.parametrize("installed", [False, True])
 def test_a_script_without_a_guard_is_no_fork_bomb(
     start_script: StartScript, installed: bool

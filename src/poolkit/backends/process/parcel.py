@@ -137,7 +137,8 @@ class Packer:
         """
         named = type(fn) in (FunctionType, BuiltinFunctionType, type)
         known = self._functions.get(fn) if named else None
-        if known is not None:
+        # Asked each time: a worker that has yet to load it finds what its module has by then.
+        if known is not None and _is_global(fn):
             return known, None
         hidden = not self._main_is_shared and getattr(fn, "__module__", None) == "__main__"
         data = dump_task("the function", fn, by_value=hidden)
