@@ -60,7 +60,8 @@ class ParentHalf:
         """Take in what the worker sent, and read the results; return how many there are."""
         self._theirs.send(reply)
         messages = self._loop._read(self._worker)
-        self._loop._report(self._loop._take_in(self._worker, messages))
+        self._loop._take_in(self._worker, messages)
+        self._loop._report()
         return sum(1 for _ in self._results)
 
 

@@ -88,6 +88,8 @@ class Feeding:
         # pickling, no unpickling, no callback. Re-entrant, as the collector may strike while it
         # is held.
         self.lock = threading.RLock()
+        self.is_under_way: Callable[[], bool] = cast(Any, self.lock)._is_owned
+        """Whether this thread is changing the books, further down its stack: see the invariants."""
         if store is not None:
             store.lock = self.lock
         self.pending = PendingQueue()
@@ -104,12 +106,6 @@ class Feeding:
         self._made = 0
         self.step = steps.counter("PARENT")
         self.loop = Loop(cast(Any, self), start)  # the layers above complete it
-
-    @property
-    def is_under_way(self) -> bool:
-        """Whether this thread is changing the books, further down its stack: see the invariants."""
-        owned: bool = cast(Any, self.lock)._is_owned()  # as the standard library's Condition asks
-        return owned
 
     def feed(self) -> None:
         """Send pending items to workers with room, and have workers started if there are few."""

@@ -184,7 +184,7 @@ class Loop:
                     worker.process.join()
                 self._pool.bury(worker)
             self._close()
-        self._report(self._deliveries)
+        self._report()
 
     def _turn(self) -> bool:
         """Wait for something, deal with all that is there, and say whether to go on."""
@@ -243,7 +243,7 @@ class Loop:
                 self.starter.forget()
         if inline:
             self.starter.run()
-        self._report(self._deliveries)
+        self._report()
         return not done
 
     def _drowse(self, pause: float, now: float) -> float:
@@ -355,8 +355,9 @@ class Loop:
         if self._pool.store is not None:
             self._pool.store.close()
 
-    def _report(self, deliveries: list[Delivery]) -> None:
+    def _report(self) -> None:
         """Let results take effect, with no lock held: they are unpickled, and callbacks run."""
+        deliveries = self._deliveries
         deliveries.reverse()
         while deliveries:
             batch, worker, packed = deliveries.pop()

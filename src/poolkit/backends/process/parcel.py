@@ -260,6 +260,8 @@ def _inline(entries: list[Entry], refused: dict[int, TaskSerializationError]) ->
 
 def _is_global(fn: Any) -> bool:
     """Whether `fn` is what its module has under its name."""
+    if getattr(sys.modules.get(fn.__module__), fn.__qualname__, None) is fn:  # as most are
+        return True
     if type(fn) is BuiltinFunctionType and not isinstance(fn.__self__, ModuleType):
         return False  # a method, which takes its object along
     found: Any = sys.modules.get(fn.__module__)

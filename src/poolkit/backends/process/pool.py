@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, cast
 
 from ..._backend import Backend, Batch, Capabilities, Running, Statistics
 from ..._errors import TaskSerializationError
@@ -78,7 +78,7 @@ class ProcessBackend(Settling, Backend):
             self.loop.start()
         if self.room and (self.idle or not quick or len(self.pending.plain) >= TOGETHER):
             try:
-                if self.is_under_way:
+                if self.is_under_way():
                     self.loop.wake()
                 else:
                     with self.lock:
@@ -113,7 +113,7 @@ class ProcessBackend(Settling, Backend):
         return bool(batch.todo)
 
     def withdraw(self, batch: Batch) -> list[int]:
-        if self.is_under_way:  # what workers were sent runs, as if it had started
+        if self.is_under_way():  # what workers were sent runs, as if it had started
             return batch.claim_rest()
         with self.lock:
             numbers = batch.claim_rest()
@@ -193,6 +193,7 @@ class ProcessBackend(Settling, Backend):
         """In a forked child: close what was inherited. Takes no lock: its holder is not here."""
         self.closing = True
         self.lock = threading.RLock()
+        self.is_under_way = cast(Any, self.lock)._is_owned
         workers, self.workers = self.workers, []
         for worker in workers:
             worker.abandon()
