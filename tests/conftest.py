@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,3 +31,12 @@ def make_gate(tmp_path: Path) -> Iterator[Callable[[], GateKeeper]]:
 @pytest.fixture
 def gate(make_gate: Callable[[], GateKeeper]) -> GateKeeper:
     return make_gate()
+
+
+@pytest.fixture
+def no_gc() -> Iterator[None]:
+    """Have the collector run only where the test says so."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

@@ -748,15 +748,6 @@ class Failure(Exception):
     pass
 
 
-@pytest.fixture
-def no_gc() -> Iterator[None]:
-    """References must go without the collector's help: no cycles."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 @pytest.mark.usefixtures("no_gc")
 def test_nothing_of_the_last_task_is_kept() -> None:
     with watched_pool(1) as watched:

@@ -48,14 +48,6 @@ class Striker:
 
 
 @pytest.fixture
-def no_other_collections() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.fixture
 def tracing() -> Iterator[None]:
     yield
     sys.settrace(None)
@@ -63,7 +55,7 @@ def tracing() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore:map_ordered.* was never iterated")
-@pytest.mark.usefixtures("no_other_collections", "tracing")
+@pytest.mark.usefixtures("no_gc", "tracing")
 def test_a_map_may_be_collected_while_its_items_are_moved(make_pool: MakePool, runs: Path) -> None:
     pool = make_pool(1, kill_grace=0)
     backend: Any = pool._link.backend

@@ -88,8 +88,6 @@ class Feeding:
         # pickling, no unpickling, no callback. Re-entrant, as the collector may strike while it
         # is held.
         self.lock = threading.RLock()
-        self.is_under_way: Callable[[], bool] = cast(Any, self.lock)._is_owned
-        """Whether this thread is changing the books, further down its stack: see the invariants."""
         if store is not None:
             store.lock = self.lock
         self.pending = PendingQueue()
@@ -103,12 +101,29 @@ class Feeding:
         self.endings: deque[Ending] = deque()
         self.unfinished = False
         """Whether books are being changed: if nobody is at it, an interrupt has struck there."""
+        self.feeding = False
         self._made = 0
         self.step = steps.counter("PARENT")
         self.loop = Loop(cast(Any, self), start)  # the layers above complete it
 
+    def is_under_way(self) -> bool:
+        """Whether this thread is changing the books, further down its stack: see the invariants."""
+        lock: Any = self.lock
+        owned: bool = lock._is_owned()
+        return owned
+
     def feed(self) -> None:
         """Send pending items to workers with room, and have workers started if there are few."""
+        if self.feeding:  # by this thread, further down its stack: a finalizer has stopped a task
+            self.loop.wake()
+            return
+        self.feeding = True
+        try:
+            self._feed()
+        finally:
+            self.feeding = False
+
+    def _feed(self) -> None:
         while True:
             if self.unfinished:
                 self.repair()
@@ -144,7 +159,7 @@ class Feeding:
 
         Of the idle the one that was busy last, so that the others may stay asleep; else the one
         with the least to do, if that is little. What is large waits for an idle one. Whoever has
-        room can take at least one item, or `feed` would look for ever.
+        room can take at least one item, or `_feed` would look for ever.
         """
         best: Worker | None = None
         parcel = head.parcel

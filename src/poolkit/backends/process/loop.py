@@ -43,6 +43,7 @@ class Scheduler(Employer, Protocol):
 
     closing: bool
     unfinished: bool
+    feeding: bool
     endings: "deque[Ending]"
     store: Store | None
 
@@ -224,6 +225,7 @@ class Loop:
             self._bury_the_dead(now)
             self._finish_off(now)
             pause = min(pool.late(now, read), pool.rebalance(now))
+            pool.feeding = False  # whatever an interrupt may have left
             pool.feed()
             self._send()
             for worker in pool.workers:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.context import BaseContext
-from typing import Any, cast
+from typing import Any
 
 from ..._backend import Backend, Batch, Capabilities, Running, Statistics
 from ..._errors import TaskSerializationError
@@ -193,7 +193,6 @@ class ProcessBackend(Settling, Backend):
         """In a forked child: close what was inherited. Takes no lock: its holder is not here."""
         self.closing = True
         self.lock = threading.RLock()
-        self.is_under_way = cast(Any, self.lock)._is_owned
         workers, self.workers = self.workers, []
         for worker in workers:
             worker.abandon()
