@@ -20,9 +20,10 @@ _SENDS: Final = {"sendto", "sendmsg", "write", "writev"}
 # Of single tasks, and of tasks in chunks. In a dozen measurements, some of them beside processes
 # that took half of the CPU, the largest was above the least by 0% of the bytes and of single tasks'
 # sends, but for `map` (see below), 12% of chunks' sends (what is to be sent goes together if its
-# reader is late), 75% of single tasks' calls and 26% of chunks' (who waits for the GIL, or for
-# work, calls now and then).
-_TOLERANCES: Final = {"bytes sent": (0.02, 0.02), "sends": (0.02, 0.75), "all": (0.75, 0.75)}
+# reader is late), 20% of single tasks' calls and 26% of chunks' (who waits for the GIL, or for
+# work, calls now and then). Beside more, single tasks need up to 42% fewer calls: counts are to be
+# taken where nothing else runs.
+_TOLERANCES: Final = {"bytes sent": (0.02, 0.02), "sends": (0.02, 0.75), "all": (0.3, 0.75)}
 # Whose items are pulled while others run: how many of them go together is a matter of who is
 # quicker. 5% of its bytes and sends.
 _MORE_ROOM: Final = {"map: bytes sent": 0.1, "map: sends": 0.1}
